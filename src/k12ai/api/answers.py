@@ -1,0 +1,97 @@
+"""How an error becomes a body: an envelope, a problem document or plain text, as the path's clients expect."""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+from litestar.types import Receive, Scope, Send
+
+from k12ai.api import wire
+from k12ai.deferred import answer_of
+from k12ai.errors import K12AIError, MethodNotAllowed, RequestError
+from k12ai.models import Problem
+from k12ai.texts import Language, preferred_language
+
+REQUEST_ID = "k12ai.request_id"
+PROBLEM_JSON = b"application/problem+json"
+
+
+class Rendered(NamedTuple):
+    """An answer, ready to be sent."""
+
+    status: int
+    body: bytes
+    content_type: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+def language_of(scope: Scope) -> Language:
+    """Return the language that the caller prefers."""
+    accepted = wire.header(scope, b"accept-language")
+    return "en" if accepted is None else preferred_language(accepted.decode("latin-1"))
+
+
+def render(error: K12AIError, scope: Scope) -> Rendered:
+    """Return the error in the form of the path: ``/k12ai`` and ``/v1/kv`` have published ones."""
+    path = scope["path"]
+    language = language_of(scope)
+    headers = _headers(error)
+    if path.startswith("/k12ai/"):
+        body = msgspec.json.encode(answer_of(error, language))
+        return Rendered(error.status, body, wire.JSON, headers)
+    if path.startswith("/v1/kv"):
+        # Consul's words, which existing clients may compare with.
+        return Rendered(error.status, error.detail.en.encode(), wire.PLAIN_TEXT, headers)
+    return Rendered(error.status, msgspec.json.encode(_problem(error, scope, language)), PROBLEM_JSON, headers)
+
+
+Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def published(*methods: str) -> Callable[[Endpoint], Endpoint]:
+    """Make a route that takes these methods and answers errors of the tree in its path's form."""
+
+    def decorate(endpoint: Endpoint) -> Endpoint:
+        async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                if scope["method"] not in methods:  # type: ignore[typeddict-item]
+                    raise MethodNotAllowed(methods)
+                await endpoint(scope, receive, send)
+            except K12AIError as error:
+                await send_error(error, scope, receive, send)
+
+        return answering
+
+    return decorate
+
+
+async def send_error(error: K12AIError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send an error as the whole answer."""
+    status, body, content_type, headers = render(error, scope)
+    if isinstance(error, RequestError) and wire.BODY_READ not in scope["state"]:
+        await wire.send_refusal(receive, send, status, body, content_type, headers)
+    else:
+        await wire.send_answer(send, status, body, content_type, headers)
+
+
+def _headers(error: K12AIError) -> list[tuple[bytes, bytes]]:
+    headers = []
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    return headers
+
+
+def _problem(error: K12AIError, scope: Scope, language: Language) -> Problem:
+    row = error.row
+    return Problem(
+        type=f"urn:k12ai:error:{error.code}",
+        title=row.text.pick(language),
+        status=error.status,
+        detail=error.detail.pick(language),
+        instance=f"urn:k12ai:request:{scope['state'].get(REQUEST_ID, '')}",
+        code=error.code,
+        cause=row.cause.pick(language),
+        next_step=row.next_step.pick(language),
+    )

@@ -1,0 +1,64 @@
+"""The composition root: everything that is open while the server runs, in the order it is opened."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from litestar.types import ASGIApp
+
+from k12ai.api.application import application, guarded
+from k12ai.api.kv import KvRoutes
+from k12ai.api.metrics import registry_of
+from k12ai.api.observe import HttpCounts
+from k12ai.api.pages import Pages
+from k12ai.api.platform import PlatformRoutes
+from k12ai.background import Background, every
+from k12ai.closing import Closing
+from k12ai.control import Control
+from k12ai.deferred import Deferred
+from k12ai.monitor.monitor import Monitor
+from k12ai.platform import Platform
+from k12ai.runtimes.base import Runtime
+from k12ai.runtimes.docker import DockerRuntime
+from k12ai.settings import Settings
+from k12ai.stores.sql import SqlStore
+
+SWEEP_S = 600.0
+
+
+class Apps(NamedTuple):
+    """What is served: everything, and the key-value store alone."""
+
+    main: ASGIApp
+    kv: ASGIApp
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
+    """Open everything and yield the applications; on the way out, close it in the opposite order.
+
+    A part that is configured and cannot start stops the server; an Engine that is away does not,
+    because it can come back.
+    """
+    async with (
+        SqlStore(Path(settings.data_dir).expanduser()) as store,
+        DockerRuntime(settings.docker_host, relist_s=settings.engine_relist_s) as docker,
+        Monitor(_runtimes(docker), interval_s=settings.sample_interval_s) as monitor,
+        Background() as background,
+    ):
+        platform = Platform(monitor, Control(_runtimes(docker)))
+        deferred = Deferred(store, background, platform.perform, keep_s=settings.result_retention_s)
+        await deferred.resume()
+        background.keep_running("sweep", lambda: every(SWEEP_S, store.sweep))
+
+        counts = HttpCounts()
+        kv = KvRoutes(store, closing)
+        pages = Pages(monitor, closing, registry_of(monitor, counts, docker.engine.calls))
+        routes = PlatformRoutes(platform, deferred, closing, max_body_bytes=settings.max_body_bytes)
+        yield Apps(application(settings, counts, routes, kv, pages), guarded(kv, settings, counts))
+
+
+def _runtimes(*runtimes: Runtime) -> Sequence[Runtime]:
+    """Return every runtime that can be watched and controlled, whichever new tasks start in."""
+    return runtimes

@@ -1,0 +1,71 @@
+"""Background work with an owner: it is kept running, its failures are seen, and it ends with its owner."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+RESTART_S = 1.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Background:
+    """Owns tasks; leaving its block cancels them and waits until they are gone."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A task that ends may start another one; take turns until none is left.
+        while self._tasks:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Run ``work`` once; the caller looks at its outcome, or it is logged when it fails."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def keep_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run ``work`` for ever: when it fails, log why and start it again after `RESTART_S`."""
+
+        async def loop() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception:  # noqa: BLE001 - a fault of ours: seen in the log, and not the end of the server
+                    log.exception("background.failed", task=name)
+                await asyncio.sleep(RESTART_S)
+
+        self.start(name, loop())
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background.failed", task=task.get_name(), exc_info=error)
+
+
+async def every(interval_s: float, tick: Callable[[], Awaitable[None]]) -> None:
+    """Call ``tick`` at multiples of ``interval_s`` after now, without drift; a late tick skips beats.
+
+    Ends only by cancellation or by an error of ``tick``.
+    """
+    loop = asyncio.get_running_loop()
+    beat = loop.time()
+    while True:
+        await tick()
+        now = loop.time()
+        beat += interval_s * max(1, -(-(now - beat) // interval_s))
+        await asyncio.sleep(beat - now)

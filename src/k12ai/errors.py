@@ -1,0 +1,304 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    K12AIError                        code  HTTP
+    ├── RequestError
+    │   ├── MissingField             100101  400
+    │   ├── InvalidValue             100102  400
+    │   ├── MalformedJson            100103  400
+    │   │   └── NotJson              100103  415
+    │   ├── ServiceNotFound          100201  404
+    │   ├── TooLarge                 100613  413
+    │   │   ├── HeadersTooLarge      100613  431
+    │   │   └── UrlTooLong           100613  414
+    │   ├── BodyTooSlow              100103  408
+    │   ├── ResourceNotFound         100616  404
+    │   ├── MethodNotAllowed         100617  405
+    │   ├── HostRefused              100605  421
+    │   └── OriginRefused            100605  403
+    ├── ContainerNotFound            100202  404
+    ├── TooManyRequestsPending       100210  429
+    ├── Unavailable                  (503, 504: try again)
+    │   ├── EngineUnavailable        100610  503
+    │   ├── EngineTimeout            100611  504
+    │   ├── StorageUnavailable       100614  503
+    │   └── ServerStopping           100615  503
+    ├── StorageFull                  100612  507
+    └── InternalError                100199  500
+
+Each class owns its code and its HTTP status; one handler (``k12ai.api.answers``) turns any of them
+into the body that the path's clients expect. ``detail`` says what exactly was wrong, in both
+languages, and never holds a traceback.
+"""
+
+from typing import ClassVar
+
+from k12ai.catalogue import CATALOGUE, Code
+from k12ai.texts import Text
+
+
+class K12AIError(Exception):
+    """The root of the tree: an error with a code from the catalogue."""
+
+    code: ClassVar[int] = 999999
+    status: ClassVar[int] = 500
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, detail: Text) -> None:
+        super().__init__(detail.en)
+        self.detail = detail
+
+    @property
+    def row(self) -> Code:
+        """The catalogue's row for this error's code."""
+        return CATALOGUE[self.code]
+
+
+class RequestError(K12AIError):
+    """The request itself is at fault; sending it again unchanged cannot help."""
+
+    status = 400
+    code = 100102
+
+
+class MissingField(RequestError):
+    """A mandatory field is absent."""
+
+    code = 100101
+
+    def __init__(self, field: str) -> None:
+        super().__init__(Text(f"{field}: this field is required", f"{field}：缺少必需的字段"))
+
+
+class InvalidValue(RequestError):
+    """A field has a value outside of what is allowed."""
+
+    def __init__(self, field: str, expected: Text) -> None:
+        super().__init__(Text(f"{field}: must be {expected.en}", f"{field}：必须是{expected.zh}"))
+
+
+class MalformedJson(RequestError):
+    """The body is not one strict JSON object."""
+
+    code = 100103
+
+    def __init__(self, reason: Text | None = None) -> None:
+        super().__init__(reason or Text("the body is not strict JSON in UTF-8", "请求体不是 UTF-8 编码的严格 JSON"))
+
+
+class NotJson(MalformedJson):
+    """The body is declared as something other than JSON."""
+
+    status = 415
+
+    def __init__(self) -> None:
+        super().__init__(
+            Text("the Content-Type must be application/json", "Content-Type 必须是 application/json")
+        )
+
+
+class ServiceNotFound(RequestError):
+    """``service_name`` names neither the platform nor a framework."""
+
+    status = 404
+    code = 100201
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        names = ", ".join(known)
+        super().__init__(Text(f"service_name: must be one of {names}", f"service_name：必须是 {names} 之一"))
+
+
+class TooLarge(RequestError):
+    """The body is over its limit, whichever way it is framed."""
+
+    status = 413
+    code = 100613
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            Text(f"the body is larger than {limit_bytes} bytes", f"请求体超过 {limit_bytes} 字节")
+        )
+
+
+class HeadersTooLarge(TooLarge):
+    """The request's header fields are too many or too long."""
+
+    status = 431
+
+    def __init__(self) -> None:
+        RequestError.__init__(self, Text("the header fields are too large", "请求头过大"))
+
+
+class UrlTooLong(TooLarge):
+    """The request's URL is too long."""
+
+    status = 414
+
+    def __init__(self) -> None:
+        RequestError.__init__(self, Text("the URL is too long", "URL 过长"))
+
+
+class BodyTooSlow(RequestError):
+    """The body did not arrive within its deadline."""
+
+    status = 408
+    code = 100103
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(
+            Text(f"the body did not arrive within {deadline_s:g} s", f"请求体未在 {deadline_s:g} 秒内到达")
+        )
+
+
+class ResourceNotFound(RequestError):
+    """Nothing is served at this path."""
+
+    status = 404
+    code = 100616
+
+    def __init__(self) -> None:
+        super().__init__(Text("nothing is served at this path", "该路径没有提供任何内容"))
+
+
+class MethodNotAllowed(RequestError):
+    """The path does not take this method; ``allowed`` go into the Allow header."""
+
+    status = 405
+    code = 100617
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        self.allowed = allowed
+        names = ", ".join(allowed)
+        super().__init__(Text(f"only {names} is allowed here", f"此处只允许 {names}"))
+
+
+class HostRefused(RequestError):
+    """The Host header names a host this server does not answer for (DNS rebinding)."""
+
+    status = 421
+    code = 100605
+
+    def __init__(self) -> None:
+        super().__init__(
+            Text("the Host header names a host that this server does not answer for", "Host 头中的主机名不属于本服务器")
+        )
+
+
+class OriginRefused(RequestError):
+    """The request was made by a web page of another origin."""
+
+    status = 403
+    code = 100605
+
+    def __init__(self) -> None:
+        super().__init__(
+            Text("requests from web pages of other origins are refused", "拒绝来自其他来源网页的请求")
+        )
+
+
+class ContainerNotFound(K12AIError):
+    """No container that the platform may act on has this id."""
+
+    status = 404
+    code = 100202
+
+    def __init__(self, container_id: str) -> None:
+        # The English sentence is the published one, to the letter.
+        super().__init__(
+            Text(f"container id {container_id} is not found", f"找不到 id 为 {container_id} 的容器")
+        )
+
+
+class TooManyRequestsPending(K12AIError):
+    """As many asynchronous requests wait for their result as the server accepts."""
+
+    status = 429
+    code = 100210
+    retry_after_s = 2
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            Text(f"{limit} asynchronous requests are already pending", f"已有 {limit} 个异步请求在等待")
+        )
+
+
+class Unavailable(K12AIError):
+    """Something the answer needs is away for the moment; trying again can help."""
+
+    status = 503
+    retry_after_s = 2
+
+
+class EngineUnavailable(Unavailable):
+    """The container engine cannot be reached: what it runs is unknown, not gone."""
+
+    code = 100610
+
+    def __init__(self, reason: Text) -> None:
+        super().__init__(
+            Text(f"the Docker Engine is unavailable: {reason.en}", f"Docker 引擎不可用：{reason.zh}")
+        )
+
+
+class EngineTimeout(Unavailable):
+    """The container engine did not answer within the call's deadline."""
+
+    status = 504
+    code = 100611
+
+    def __init__(self, call: str, deadline_s: float) -> None:
+        super().__init__(
+            Text(
+                f"the Docker Engine did not answer '{call}' within {deadline_s:g} s",
+                f"Docker 引擎没有在 {deadline_s:g} 秒内应答“{call}”",
+            )
+        )
+
+
+class StorageUnavailable(Unavailable):
+    """The store did not take or give the data in time."""
+
+    code = 100614
+
+    def __init__(self) -> None:
+        super().__init__(Text("the store did not answer in time", "存储没有及时应答"))
+
+
+class ServerStopping(Unavailable):
+    """The server is shutting down; what it accepted goes on."""
+
+    code = 100615
+
+    def __init__(self) -> None:
+        super().__init__(
+            Text(
+                "the server is stopping; what was already asked for goes on",
+                "服务器正在停止；已经提出的请求会继续执行",
+            )
+        )
+
+
+class StorageFull(K12AIError):
+    """There is no room left on the disk of the data directory."""
+
+    status = 507
+    code = 100612
+    retry_after_s = 30
+
+    def __init__(self) -> None:
+        super().__init__(Text("the disk of the data directory is full", "数据目录所在的磁盘已满"))
+
+
+class InternalError(K12AIError):
+    """A fault of the server; the log has the cause under the request id."""
+
+    code = 100199
+
+    def __init__(self) -> None:
+        super().__init__(
+            Text(
+                "the server failed on this request; its log has the cause under X-Request-Id",
+                "服务器处理该请求时出错；可用 X-Request-Id 在日志中查到原因",
+            )
+        )

@@ -1,0 +1,150 @@
+"""The monitor: one drift-free loop that measures, and a snapshot that everyone reads."""
+
+import asyncio
+import contextlib
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import structlog
+
+from k12ai.background import Background, every
+from k12ai.models import Part
+from k12ai.monitor.gpu import GpuProbe, GpuReading, open_gpu_probe
+from k12ai.monitor.host import Disks, read_host
+from k12ai.monitor.snapshot import Note, Reading, Snapshot, derive
+from k12ai.runtimes.base import Runtime
+from k12ai.runtimes.cgroups import Usage
+from k12ai.texts import Text
+from k12ai.worker import Worker
+
+T = TypeVar("T")
+
+WINDOW_S = 0.5
+FIRST_WINDOW_S = 0.1
+SOURCE_DEADLINE_S = 0.4
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Monitor:
+    """Measures the host, its GPUs and the containers of every runtime.
+
+    `latest` is a memory read. `measure` gives a window of its own to callers who want one.
+    """
+
+    def __init__(
+        self,
+        runtimes: Sequence[Runtime],
+        *,
+        interval_s: float = 1.0,
+        gpu_probe: Callable[[], GpuProbe] = open_gpu_probe,
+    ) -> None:
+        self._runtimes = runtimes
+        self._interval_s = interval_s
+        self._open_gpu_probe = gpu_probe
+        self._disks = Disks()
+        self._exits = contextlib.AsyncExitStack()
+        self._next_window: asyncio.Task[Snapshot] | None = None
+        self._window_free = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._workers = {
+            name: await self._exits.enter_async_context(Worker(f"k12ai-{name}"))
+            for name in ("host", _name(Part.DISKS), _name(Part.GPUS))
+        }
+        self._gpu_probe = self._open_gpu_probe()
+        self._exits.callback(self._gpu_probe.close)
+        self._background = await self._exits.enter_async_context(Background())
+        self._last_disks, self._last_gpus = [], GpuReading([])
+        self._reading = await self._read()
+        await asyncio.sleep(FIRST_WINDOW_S)
+        self._latest: Snapshot | None = None
+        await self._tick()
+        self._background.keep_running("monitor", lambda: every(self._interval_s, self._tick))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._exits.aclose()
+
+    @property
+    def latest(self) -> Snapshot:
+        """The latest snapshot; never blocks."""
+        assert self._latest is not None
+        return self._latest
+
+    @property
+    def age_s(self) -> float:
+        """How old the latest snapshot is, in seconds."""
+        return time.monotonic() - self.latest.reading.at_s
+
+    async def measure(self) -> Snapshot:
+        """Return a snapshot of a window of at least `WINDOW_S` that starts after this call.
+
+        Callers who wait for the same start share it; one window is measured at a time.
+        """
+        if self._next_window is None:
+            self._next_window = self._background.start("monitor-window", self._window())
+        return await asyncio.shield(self._next_window)
+
+    async def _window(self) -> Snapshot:
+        async with self._window_free:
+            self._next_window = None  # whoever comes from here on needs a later start
+            before = await self._read(fresh=True)
+            await asyncio.sleep(WINDOW_S)
+            return derive(before, await self._read(fresh=True), self._latest)
+
+    async def _tick(self) -> None:
+        reading = await self._read()
+        self._latest = derive(self._reading, reading, self._latest)
+        self._reading = reading
+
+    async def _read(self, *, fresh: bool = False) -> Reading:
+        notes: list[Note] = []
+        host, disks, gpus, usage = await asyncio.gather(
+            self._workers["host"].run(read_host, deadline_s=5),
+            self._from(Part.DISKS, self._disks.read, self._last_disks, notes),
+            self._from(Part.GPUS, self._gpu_probe.read, self._last_gpus, notes),
+            self._usage(notes, fresh=fresh),
+        )
+        self._last_disks, self._last_gpus = disks, gpus
+        return Reading(
+            at=datetime.datetime.now(datetime.UTC),
+            at_s=time.monotonic(),
+            host=host,
+            disks=disks,
+            gpus=gpus,
+            units={key: unit for runtime in self._runtimes for key, unit in runtime.units.items()},
+            usage=usage,
+            conditions={runtime.name: runtime.condition for runtime in self._runtimes},
+            notes=tuple(notes),
+        )
+
+    async def _from(self, part: Part, read: Callable[[], T], last: T, notes: list[Note]) -> T:
+        """Read a source that may hang; then its last figures come with a note."""
+        try:
+            return await self._workers[_name(part)].run(read, deadline_s=SOURCE_DEADLINE_S)
+        except TimeoutError:
+            notes.append(Note(part, _no_answer(_name(part))))
+            return last
+
+    async def _usage(self, notes: list[Note], *, fresh: bool) -> dict[str, Usage]:
+        usage: dict[str, Usage] = {}
+        for runtime in self._runtimes:
+            try:
+                usage.update(await runtime.usage(fresh=fresh))
+            except TimeoutError:
+                notes.append(Note(Part.CONTAINERS, _no_answer(f"containers ({runtime.name})")))
+        return usage
+
+
+def _name(part: Part) -> str:
+    return (part.name or "").lower()
+
+
+def _no_answer(name: str) -> Text:
+    return Text(f"{name}: no answer in time; these are the last known figures", f"{name}：未及时应答，这是最后一次得知的数值")

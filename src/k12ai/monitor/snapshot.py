@@ -1,0 +1,152 @@
+"""Two readings make a snapshot, and a snapshot makes the published message."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from k12ai.models import Container, Cpus, Disk, Gpu, Part, StatsMessage
+from k12ai.monitor.gpu import GpuReading
+from k12ai.monitor.host import HostReading, cpus_between
+from k12ai.runtimes.base import Condition, Unit
+from k12ai.runtimes.cgroups import Usage
+from k12ai.texts import Language, Text
+
+# A container younger than this has no meaningful share of a processor yet.
+_SHORTEST_WINDOW_NS = 20_000_000
+
+
+class Note(NamedTuple):
+    """Why the figures of one part are not what they should be."""
+
+    part: Part
+    text: Text
+
+
+class Reading(NamedTuple):
+    """Everything that was read at one moment. ``notes`` name the sources that did not answer."""
+
+    at: datetime
+    at_s: float  # monotonic
+    host: HostReading
+    disks: list[Disk]
+    gpus: GpuReading
+    units: Mapping[str, Unit]
+    usage: Mapping[str, Usage]
+    conditions: Mapping[str, Condition]
+    notes: tuple[Note, ...]
+
+
+class Snapshot:
+    """A complete picture of host, GPUs and containers; immutable, and encoded at most once a form."""
+
+    def __init__(
+        self, reading: Reading, cpus: Cpus, containers: dict[str, Container]
+    ) -> None:
+        self.reading = reading
+        self.cpus = cpus
+        self.gpus: list[Gpu] = reading.gpus.gpus
+        self.disks: list[Disk] = reading.disks
+        self.containers = containers
+        self._encoded: dict[tuple[Part, Language, str | None], bytes] = {}
+
+    def message(self, parts: Part, language: Language, service_name: str | None = None) -> StatsMessage:
+        """Return the chosen parts; with ``service_name``, only that service's containers."""
+        message = StatsMessage()
+        notes: list[Text] = []
+        if parts & Part.CPUS:
+            for field in Cpus.__struct_fields__:
+                setattr(message, field, getattr(self.cpus, field))
+        if parts & Part.GPUS:
+            message.gpus = self.gpus
+            notes += self.reading.gpus.notes
+        if parts & Part.DISKS:
+            message.disks = self.disks
+        if parts & Part.CONTAINERS:
+            message.containers = [
+                each for each in self.containers.values() if service_name in (None, each.service_name)
+            ]
+            notes += self._containers_notes(message)
+        notes += [note.text for note in self.reading.notes if note.part & parts]
+        message.sampled_at = self.reading.at
+        if notes:
+            message.notes = [note.pick(language) for note in notes]
+        return message
+
+    def encoded(self, parts: Part, language: Language, service_name: str | None = None) -> bytes:
+        """Return `message` as JSON; asking again costs a look-up."""
+        key = (parts, language, service_name)
+        encoded = self._encoded.get(key)
+        if encoded is None:
+            encoded = msgspec.json.encode(self.message(parts, language, service_name))
+            self._encoded[key] = encoded
+        return encoded
+
+    def _containers_notes(self, message: StatsMessage) -> list[Text]:
+        notes = []
+        for name, condition in self.reading.conditions.items():
+            if condition.available or condition.reason is None:
+                continue
+            reason = condition.reason
+            if condition.listed:
+                message.containers_stale = True
+                notes.append(
+                    Text(
+                        f"containers: the last known list of {name}, which is unavailable: {reason.en}",
+                        f"containers：{name} 不可用，这是最后一次得知的列表：{reason.zh}",
+                    )
+                )
+            else:
+                notes.append(
+                    Text(
+                        f"containers: unknown, {name} is unavailable: {reason.en}",
+                        f"containers：未知，{name} 不可用：{reason.zh}",
+                    )
+                )
+        return notes
+
+
+def derive(before: Reading, after: Reading, previous: Snapshot | None = None) -> Snapshot:
+    """Make the snapshot of the window between two readings.
+
+    ``previous`` gives the last known figures of containers whose counters cannot be read while
+    their runtime is away.
+    """
+    containers = {}
+    for container_id, unit in after.units.items():
+        usage = after.usage.get(container_id)
+        if usage is not None:
+            containers[container_id] = _container(unit, before.usage.get(container_id), usage, after.host.memory_total)
+        elif previous is not None and container_id in previous.containers:
+            if not all(condition.available for condition in after.conditions.values()):
+                containers[container_id] = previous.containers[container_id]
+    return Snapshot(after, cpus_between(before.host, after.host), containers)
+
+
+def _container(unit: Unit, before: Usage | None, after: Usage, host_memory: int) -> Container:
+    total = min(after.memory_limit_bytes or host_memory, host_memory)
+    return Container(
+        id=unit.short_id,
+        cpu_percent=_cpu_percent(before, after),
+        cpu_memory_total=total,
+        cpu_memory_usage=after.memory_bytes,
+        cpu_memory_percent=round(100 * after.memory_bytes / total, 2),
+        op=unit.op,
+        user=unit.user,
+        service_uuid=unit.service_uuid,
+        service_name=unit.service_name,
+        status=unit.status,
+        started_at=unit.started_at,
+        gpus=list(unit.gpus),
+    )
+
+
+def _cpu_percent(before: Usage | None, after: Usage) -> float:
+    since = after.since or ((before.at_ns, before.cpu_ns) if before else None)
+    if since is None:
+        return 0.0
+    elapsed_ns, used_ns = after.at_ns - since[0], after.cpu_ns - since[1]
+    if elapsed_ns < _SHORTEST_WINDOW_NS:
+        return 0.0
+    return round(100 * max(0, used_ns) / elapsed_ns, 2)

@@ -1,0 +1,256 @@
+"""The only module that talks to the Docker Engine: calls with deadlines, foreign errors translated."""
+
+import asyncio
+import collections
+import contextlib
+import datetime
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import aiodocker
+import aiohttp
+from msgspec import Struct
+
+from k12ai.errors import EngineTimeout, EngineUnavailable, K12AIError
+from k12ai.models import LABEL_OP, LABEL_SERVICE_NAME, LABEL_SERVICE_UUID, LABEL_USER
+from k12ai.runtimes.base import Unit
+from k12ai.runtimes.cgroups import Usage
+from k12ai.texts import Text
+
+T = TypeVar("T")
+
+CALL_DEADLINE_S = 3.0
+STATS_DEADLINE_S = 10.0
+
+# What changes whether a container runs, or what is known of it.
+_EVENTS_OF_INTEREST = ("start", "restart", "die", "destroy", "stop", "pause", "unpause", "update", "rename", "oom")
+
+
+class NoSuchContainer(Exception):
+    """The Engine does not know this container (any more)."""
+
+
+class Listed(Struct, frozen=True):
+    """A row of the Engine's list of containers."""
+
+    container_id: str
+    service_name: str
+    running: bool
+
+
+class Engine:
+    """One Docker Engine.
+
+    Every call has a deadline. It raises `EngineUnavailable` when the Engine cannot be reached,
+    `EngineTimeout` when it does not answer, `NoSuchContainer` for an unknown container.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.calls: collections.Counter[str] = collections.Counter()
+        self._docker = aiodocker.Docker(url=address)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._docker.close()
+
+    async def ping(self) -> None:
+        """Return if the Engine answers."""
+        await self._call("version", self._docker.version)
+
+    async def labelled(self, *, id_part: str | None = None) -> list[Listed]:
+        """Return every container, running or not, that carries the platform's label.
+
+        With ``id_part``, those whose id contains it.
+        """
+        filters: dict[str, list[str]] = {"label": [LABEL_SERVICE_NAME]}
+        if id_part is not None:
+            filters["id"] = [id_part]
+        rows = await self._call("list", lambda: self._docker.containers.list(all=True, filters=filters))
+        return [
+            Listed(row["Id"], row["Labels"].get(LABEL_SERVICE_NAME, ""), row["State"] in ("running", "paused"))
+            for row in rows
+        ]
+
+    async def running_unit(self, container_id: str) -> Unit | None:
+        """Return the unit, or None where it does not run or does not exist."""
+        try:
+            shown = await self._call(
+                "inspect", lambda: self._docker.containers.container(container_id).show()
+            )
+        except NoSuchContainer:
+            return None
+        return _unit(shown) if shown["State"]["Running"] and shown["State"]["Pid"] else None
+
+    async def stop(self, container_id: str, grace_s: int) -> None:
+        """Have the Engine send SIGTERM and, after ``grace_s``, SIGKILL; return when that is done.
+
+        The Engine carries on even if this call is cancelled. An Engine that hangs meanwhile is
+        found out within seconds, however long the grace is.
+        """
+        container = self._docker.containers.container(container_id)
+        async with _cancelled_on_exit(self._stay_in_touch()) as lost:
+            stopping = asyncio.ensure_future(
+                self._call("stop", lambda: container.stop(t=grace_s), deadline_s=grace_s + 20.0)
+            )
+            try:
+                await asyncio.wait([stopping, lost], return_when=asyncio.FIRST_COMPLETED)
+                if not stopping.done():
+                    lost.result()
+                await stopping
+            finally:
+                await _cancel(stopping)
+
+    async def usage(self, container_id: str) -> Usage:
+        """Return a container's counters over about the last second, as the Engine measured them."""
+        rows = await self._call(
+            "stats",
+            lambda: self._docker.containers.container(container_id).stats(stream=False),
+            deadline_s=STATS_DEADLINE_S,
+        )
+        return _usage_of_stats(rows[0])
+
+    @contextlib.asynccontextmanager
+    async def events(self) -> AsyncIterator[Callable[[], Awaitable[str | None]]]:
+        """Subscribe; yield a function that waits for the next id of a container that changed.
+
+        It returns None when the stream has ended. No event after the entry is missed.
+        """
+        stream = self._docker.events
+        subscriber = stream.subscribe(create_task=False)
+        filters = {"type": ["container"], "label": [LABEL_SERVICE_NAME], "event": list(_EVENTS_OF_INTEREST)}
+        self.calls["events"] += 1
+        running = asyncio.ensure_future(self._call_errors("events", stream.run(filters=filters)))
+
+        async def next_id() -> str | None:
+            event = await subscriber.get()
+            return None if event is None else str(event["Actor"]["ID"])
+
+        try:
+            async with self._deadline("events", CALL_DEADLINE_S):
+                while stream.json_stream is None and not running.done():  # noqa: ASYNC110 - no event to wait for
+                    await asyncio.sleep(0.005)
+            if running.done():
+                await running
+            yield next_id
+        finally:
+            await stream.stop()
+            await _cancel(running)
+
+    async def _stay_in_touch(self) -> None:
+        """Raise when the Engine no longer answers."""
+        while True:
+            await asyncio.sleep(1)
+            await self.ping()
+
+    async def _call(self, name: str, call: Callable[[], Awaitable[T]], *, deadline_s: float = CALL_DEADLINE_S) -> T:
+        self.calls[name] += 1
+        async with self._deadline(name, deadline_s):
+            return await self._call_errors(name, call())
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self, name: str, deadline_s: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(deadline_s):
+                yield
+        except TimeoutError:
+            raise EngineTimeout(name, deadline_s) from None
+
+    async def _call_errors(self, name: str, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except aiodocker.DockerError as error:
+            if error.status == 404:
+                raise NoSuchContainer(error.message) from None
+            raise EngineUnavailable(_reason(self.address, error.message)) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # ValueError: a line longer than aiohttp reads, or half a JSON document at a crash.
+            if isinstance(error, TimeoutError):
+                raise
+            raise EngineUnavailable(_reason(self.address, str(error) or type(error).__name__)) from None
+
+
+def _reason(address: str, message: str) -> Text:
+    if "No such file or directory" in message:
+        return Text(f"nothing listens at {address}", f"{address} 没有服务在监听")
+    if "Permission denied" in message:
+        return Text(
+            f"no permission to open {address} (is this account in the group 'docker'?)",
+            f"没有权限打开 {address}（当前账户是否在 docker 组中？）",
+        )
+    if "Connect call failed" in message or "Connection refused" in message:
+        return Text(f"the connection to {address} is refused", f"连接 {address} 被拒绝")
+    short = re.sub(r"\s+", " ", message)[:200]
+    return Text(f"{address}: {short}", f"{address}：{short}")
+
+
+async def _cancel(task: "asyncio.Future[Any]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, K12AIError, NoSuchContainer):
+        await task
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_on_exit(work: Awaitable[None]) -> AsyncIterator["asyncio.Future[None]"]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        await _cancel(task)
+
+
+def _unit(shown: dict[str, Any]) -> Unit:
+    labels = shown["Config"]["Labels"] or {}
+    state = shown["State"]
+    return Unit(
+        container_id=shown["Id"],
+        pid=state["Pid"],
+        service_name=labels.get(LABEL_SERVICE_NAME, ""),
+        op=labels.get(LABEL_OP, ""),
+        user=labels.get(LABEL_USER, ""),
+        service_uuid=labels.get(LABEL_SERVICE_UUID, ""),
+        status=state["Status"],
+        started_at=state["StartedAt"],
+        gpus=_gpus(shown["HostConfig"]),
+    )
+
+
+def _gpus(host_config: dict[str, Any]) -> tuple[str, ...]:
+    devices: list[str] = []
+    for request in host_config.get("DeviceRequests") or ():
+        if not any("gpu" in group for group in request.get("Capabilities") or ()):
+            continue
+        if request.get("DeviceIDs"):
+            devices.extend(request["DeviceIDs"])
+        else:
+            count = request.get("Count", 0)
+            devices.append("all" if count == -1 else f"any {count}")
+    return tuple(devices)
+
+
+def _usage_of_stats(row: dict[str, Any]) -> Usage:
+    """Read the Engine's statistics, whose ``precpu_stats`` are one second older."""
+    memory = row.get("memory_stats") or {}
+    details = memory.get("stats") or {}
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    cpu, before = row.get("cpu_stats") or {}, row.get("precpu_stats") or {}
+    if "cpu_usage" not in cpu:
+        raise NoSuchContainer("it ended while it was measured")
+    total = cpu["cpu_usage"]["total_usage"]
+    total_before = (before.get("cpu_usage") or {}).get("total_usage", 0)
+    at_ns, before_ns = _nanoseconds(row["read"]), _nanoseconds(row["preread"])
+    return Usage(
+        at_ns=at_ns,
+        cpu_ns=total,
+        memory_bytes=max(0, memory.get("usage", 0) - cache),
+        memory_limit_bytes=memory.get("limit"),
+        since=(before_ns, total_before) if total_before else (at_ns, total),
+    )
+
+
+def _nanoseconds(timestamp: str) -> int:
+    """Convert the Engine's RFC 3339 time, which has up to nine decimals."""
+    seconds, _, fraction = timestamp.rstrip("Z").partition(".")
+    whole = datetime.datetime.fromisoformat(seconds).replace(tzinfo=datetime.UTC)
+    return int(whole.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)

@@ -1,0 +1,127 @@
+"""The process: sockets, signals, the ready line, and an end within seconds."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+from litestar.types import ASGIApp
+
+from k12ai.app import opened
+from k12ai.closing import Closing
+from k12ai.logs import configure_logs
+from k12ai.protocol import BoundedProtocol
+from k12ai.settings import Settings, SettingsError
+from k12ai.texts import Text
+
+GRACE_S = 2.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until SIGTERM or SIGINT, then return.
+
+    Raises `SettingsError` for settings that turn out to be unusable, such as a port that is taken.
+    """
+    configure_logs(settings)
+    # The sockets first: a port that is taken must not cost the opening of everything else.
+    sockets = [_listen(settings.host, settings.port, "port")]
+    if settings.kv_port is not None:
+        sockets.append(_listen(settings.host, settings.kv_port, "kv_port"))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, sockets))
+
+
+async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    closing = Closing()
+    with _on_signal(closing):
+        async with opened(settings, closing) as apps:
+            servers = [_Server(app, closing) for app in apps[: len(sockets)]]
+            running = [
+                asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(servers, sockets, strict=True)
+            ]
+            while not all(server.started for server in servers):
+                await asyncio.sleep(0.01)
+            _say_ready(sockets)
+            await asyncio.gather(*running)
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that stops when ``closing`` starts; signals are taken once, for all servers."""
+
+    def __init__(self, app: ASGIApp, closing: Closing) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=BoundedProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=int(GRACE_S),
+        )
+        super().__init__(config)
+        self._closing = closing
+
+    async def main_loop(self) -> None:
+        """Serve until the server closes, keeping the Date header right."""
+        while not self._closing.started:
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), timeout=1)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: the composition root takes them."""
+        yield
+
+
+@contextlib.contextmanager
+def _on_signal(closing: Closing) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, closing.start)
+    try:
+        yield
+    finally:
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            Text(
+                f"{setting}: cannot listen on {host} port {port} ({error.strerror}); "
+                f"is a k12ai server running already? Choose another one with --{setting.replace('_', '-')}",
+                f"{setting}：无法在 {host} 端口 {port} 上监听（{error.strerror}）；"
+                f"是否已有 k12ai 服务器在运行？可用 --{setting.replace('_', '-')} 指定其他端口",
+            )
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _say_ready(sockets: Sequence[socket.socket]) -> None:
+    address: tuple[str, int] = sockets[0].getsockname()[:2]
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    sys.stdout.write(f"k12ai ready on http://{host}:{address[1]}\n")
+    sys.stdout.flush()
+
+
+def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
+    try:
+        import uvloop
+    except ImportError:  # not on every platform; the standard loop serves as well, more slowly
+        return None
+    return uvloop.Loop

@@ -1,0 +1,113 @@
+"""What a store promises: keys with values, one index that only grows, and requests that outlive a crash.
+
+The semantics are those of Consul's key-value store, because that is what the published clients read
+results from. Every change is durable before its method returns.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from k12ai.stores.waiters import Waiter
+
+
+class Entry(NamedTuple):
+    """One key and its value.
+
+    The indexes come from one counter for the whole store that grows with every change;
+    ``modify_index`` is its value at the entry's last change.
+    """
+
+    key: str
+    value: bytes
+    flags: int
+    create_index: int
+    modify_index: int
+    lock_index: int = 0
+
+
+class Found(NamedTuple):
+    """The entries under a prefix, sorted by key, and the index that a blocking read goes on from."""
+
+    entries: Sequence[Entry]
+    index: int
+
+
+class FoundKeys(NamedTuple):
+    """The names under a prefix, sorted, and the index that a blocking read goes on from."""
+
+    keys: Sequence[str]
+    index: int
+
+
+class PendingRequest(NamedTuple):
+    """An asynchronous request that was acknowledged and has no result yet."""
+
+    request_id: int
+    body: bytes
+
+
+class Store(ABC):
+    """Keys, values and pending requests.
+
+    Methods raise `StorageFull` when there is no room and `StorageUnavailable` when the store does
+    not answer in time; then nothing has changed.
+    """
+
+    @abstractmethod
+    async def get(self, key: str) -> Found:
+        """Return the entry, or none, with its own index; for a missing key, the store's."""
+
+    @abstractmethod
+    async def list(self, prefix: str) -> Found:
+        """Return the entries whose key starts with ``prefix``, a plain string prefix.
+
+        The index covers what was deleted below the prefix as well, so it never goes back.
+        """
+
+    @abstractmethod
+    async def keys(self, prefix: str, separator: str = "") -> FoundKeys:
+        """Return the names below ``prefix``, each cut after its first separator past the prefix."""
+
+    @abstractmethod
+    async def put(
+        self, key: str, value: bytes, *, flags: int = 0, cas: int | None = None, keep_s: int | None = None
+    ) -> bool:
+        """Write a value; return False where ``cas`` lost.
+
+        ``cas=0`` writes only a key that does not exist, ``cas=N`` only one whose ``modify_index``
+        is N. Writing what is already there changes no index and wakes nobody. With ``keep_s`` the
+        entry is deleted that many seconds later, else never.
+        """
+
+    @abstractmethod
+    async def delete(self, key: str, *, cas: int | None = None) -> bool:
+        """Delete a key; return False where ``cas`` lost. A missing key is deleted already."""
+
+    @abstractmethod
+    async def delete_prefix(self, prefix: str) -> None:
+        """Delete every key that starts with ``prefix``, a plain string prefix."""
+
+    @abstractmethod
+    def waiting(self, key: str, *, prefix: bool) -> AbstractContextManager[Waiter]:
+        """Register for changes of ``key``, or of every key that starts with it.
+
+        Register before reading: a change after the entry is never missed.
+        """
+
+    @abstractmethod
+    async def accept(self, body: bytes) -> int:
+        """Record a request that is about to be acknowledged; return its id."""
+
+    @abstractmethod
+    async def publish(self, request_id: int, key: str, value: bytes, *, keep_s: int) -> None:
+        """Write a request's result and forget the request, both or neither."""
+
+    @abstractmethod
+    async def pending(self) -> Sequence[PendingRequest]:
+        """Return the requests without a result, oldest first."""
+
+    @abstractmethod
+    async def sweep(self) -> int:
+        """Delete what is past its time; return how many keys that was."""

@@ -1,0 +1,304 @@
+"""The store on SQLite: one writer thread that commits in groups, readers beside it.
+
+Every commit is on the disk before it is acknowledged (WAL with ``synchronous=FULL``); writes that
+arrive while one is being synced share the next sync.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self, TypeVar, cast
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from k12ai.errors import K12AIError, StorageFull, StorageUnavailable
+from k12ai.settings import SettingsError
+from k12ai.stores import migrations, transactions
+from k12ai.stores.base import Entry, Found, FoundKeys, PendingRequest, Store
+from k12ai.stores.schema import request
+from k12ai.stores.transactions import Transaction
+from k12ai.stores.waiters import Waiter, Waiters
+from k12ai.texts import Text
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 1.5
+DEADLINE_S = 10.0
+GROUP_SIZE = 256
+READERS = 2
+
+
+class _Write(NamedTuple):
+    work: Callable[[Transaction], Any]
+    done: "asyncio.Future[Any]"
+
+
+class SqlStore(Store):
+    """A store in one file of ``data_dir``, which one server at a time may use."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._waiters = Waiters()
+        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._lock = await asyncio.to_thread(_claim, self._data_dir)
+        path = self._data_dir / "k12ai.sqlite3"
+        self._writing = _engine(path, begin="BEGIN IMMEDIATE")
+        self._reading = _engine(path, begin="BEGIN")
+        await asyncio.to_thread(_migrate, self._writing)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="k12ai-store-reader")
+        self._writer = threading.Thread(target=self._write_groups, name="k12ai-store-writer", daemon=True)
+        self._writer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writes.put(None)
+        await asyncio.to_thread(self._writer.join, DEADLINE_S)
+        self._readers.shutdown(cancel_futures=True)
+        self._reading.dispose()
+        self._writing.dispose()
+        self._lock.close()
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def get(self, key: str) -> Found:
+        """See `Store.get`."""
+
+        def work(connection: Connection) -> Found:
+            row = connection.execute(transactions.get_statement(key)).first()
+            if row is None:
+                return Found((), connection.execute(transactions.last_index_statement()).scalar_one())
+            found = Entry(*row)
+            return Found((found,), found.modify_index)
+
+        return await self._read(work)
+
+    async def list(self, prefix: str) -> Found:
+        """See `Store.list`."""
+
+        def work(connection: Connection) -> Found:
+            entries = [Entry(*row) for row in connection.execute(transactions.list_statement(prefix))]
+            return Found(entries, _prefix_index(connection, prefix))
+
+        return await self._read(work)
+
+    async def keys(self, prefix: str, separator: str = "") -> FoundKeys:
+        """See `Store.keys`."""
+
+        def work(connection: Connection) -> FoundKeys:
+            names = connection.execute(transactions.keys_statement(prefix)).scalars().all()
+            return FoundKeys(_cut(names, prefix, separator), _prefix_index(connection, prefix))
+
+        return await self._read(work)
+
+    async def pending(self) -> Sequence[PendingRequest]:
+        """See `Store.pending`."""
+        statement = sqlalchemy.select(request.c.id, request.c.body).order_by(request.c.id)
+        return await self._read(lambda connection: [PendingRequest(*row) for row in connection.execute(statement)])
+
+    def waiting(self, key: str, *, prefix: bool) -> AbstractContextManager[Waiter]:
+        """See `Store.waiting`."""
+        return self._waiters.waiting(key, prefix=prefix)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    async def put(
+        self, key: str, value: bytes, *, flags: int = 0, cas: int | None = None, keep_s: int | None = None
+    ) -> bool:
+        """See `Store.put`."""
+        return await self._write(lambda transaction: transaction.put(key, value, flags, cas, keep_s))
+
+    async def delete(self, key: str, *, cas: int | None = None) -> bool:
+        """See `Store.delete`."""
+        return await self._write(lambda transaction: transaction.delete(key, cas))
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """See `Store.delete_prefix`."""
+        await self._write(lambda transaction: transaction.delete_prefix(prefix))
+
+    async def accept(self, body: bytes) -> int:
+        """See `Store.accept`."""
+        return await self._write(lambda transaction: transaction.accept(body))
+
+    async def publish(self, request_id: int, key: str, value: bytes, *, keep_s: int) -> None:
+        """See `Store.publish`."""
+        await self._write(lambda transaction: transaction.publish(request_id, key, value, keep_s))
+
+    async def sweep(self) -> int:
+        """See `Store.sweep`."""
+        return await self._write(lambda transaction: transaction.sweep())
+
+    # --- threads ---------------------------------------------------------------------------------
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        def job() -> T:
+            with self._reading.begin() as connection:
+                return work(connection)
+
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await self._loop.run_in_executor(self._readers, job)
+        except TimeoutError:
+            raise StorageUnavailable from None
+        except SQLAlchemyError as error:
+            raise _translated(error) from error
+
+    async def _write(self, work: Callable[[Transaction], T]) -> T:
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._writes.put(_Write(work, done))
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await done
+        except TimeoutError:
+            raise StorageUnavailable from None
+
+    def _write_groups(self) -> None:
+        while (first := self._writes.get()) is not None:
+            group: list[_Write] = [first]
+            closing = False
+            with contextlib.suppress(queue.Empty):
+                while len(group) < GROUP_SIZE:
+                    following = self._writes.get_nowait()
+                    if following is None:
+                        closing = True
+                        break
+                    group.append(following)
+            self._commit(group)
+            if closing:
+                return
+
+    def _commit(self, group: Sequence[_Write]) -> None:
+        try:
+            with self._writing.begin() as connection:
+                transaction = Transaction(connection)
+                results = [write.work(transaction) for write in group]
+                transaction.finish()
+        except Exception as error:  # noqa: BLE001 - handed to whoever awaits the write
+            problem = _translated(error)
+            if len(group) > 1 and not isinstance(problem, K12AIError):
+                for write in group:  # one of them is at fault; the others must not suffer for it
+                    self._commit([write])
+                return
+            self._tell(_fail, group, problem)
+        else:
+            self._tell(self._committed, group, results, transaction.changed)
+
+    def _tell(self, report: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(report, *arguments)
+
+    def _committed(self, group: Sequence[_Write], results: Sequence[Any], changed: Sequence[str]) -> None:
+        for write, result in zip(group, results, strict=True):
+            if not write.done.done():
+                write.done.set_result(result)
+        self._waiters.wake(changed)
+
+
+def _fail(group: Sequence[_Write], problem: Exception) -> None:
+    for write in group:
+        if not write.done.done():
+            write.done.set_exception(problem)
+
+
+def _claim(data_dir: Path) -> IO[str]:
+    """Make the directory this server's own for as long as the returned file is open."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (data_dir / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise SettingsError(
+            Text(
+                f"data_dir: {data_dir} is in use by another k12ai server; stop it, or choose another directory "
+                "with --data-dir",
+                f"data_dir：{data_dir} 正被另一个 k12ai 服务器使用；请先停止它，或用 --data-dir 指定其他目录",
+            )
+        ) from None
+    return lock
+
+
+def _engine(path: Path, *, begin: str) -> Engine:
+    engine = sqlalchemy.create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=READERS + 1,
+        # The driver must not open transactions of its own: the event below does, in the right mode.
+        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": BUSY_TIMEOUT_S},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_pragmas(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _migrate(engine: Engine) -> None:
+    with engine.begin() as connection:
+        if _revision(connection) == migrations.HEAD:
+            return
+        # Imported only where it is needed: Alembic costs a tenth of the server's memory.
+        import alembic.command
+        import alembic.config
+
+        config = alembic.config.Config()
+        config.set_main_option("script_location", os.path.dirname(cast(str, migrations.__file__)))
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+
+
+def _revision(connection: Connection) -> str | None:
+    if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+        return None
+    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return None if revision is None else str(revision)
+
+
+def _translated(error: Exception) -> Exception:
+    """Return the tree's error for what the database says; a fault of ours stays what it is."""
+    if not isinstance(error, DBAPIError):
+        return error
+    said = str(error.orig)
+    if "full" in said:
+        return StorageFull()
+    if "locked" in said or "disk I/O error" in said or "unable to open" in said:
+        return StorageUnavailable()
+    return error
+
+
+def _prefix_index(connection: Connection, prefix: str) -> int:
+    living, dead, cleared, last = connection.execute(transactions.prefix_index_statement(prefix)).one()
+    if living is None and dead is None:
+        return last
+    return max(living or 0, dead or 0, cleared)
+
+
+def _cut(names: Sequence[str], prefix: str, separator: str) -> list[str]:
+    if not separator:
+        return list(names)
+    cut: dict[str, None] = {}  # keeps the order and drops what repeats
+    for name in names:
+        end = name.find(separator, len(prefix))
+        cut[name if end < 0 else name[: end + len(separator)]] = None
+    return list(cut)

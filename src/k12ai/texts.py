@@ -1,0 +1,48 @@
+"""What people read, in the two languages the platform speaks."""
+
+from typing import Literal, NamedTuple
+
+Language = Literal["en", "zh"]
+
+
+class Text(NamedTuple):
+    """One statement in English and in Chinese."""
+
+    en: str
+    zh: str
+
+    def pick(self, language: Language) -> str:
+        """Return the statement in ``language``."""
+        return self.zh if language == "zh" else self.en
+
+    def format(self, **values: object) -> "Text":
+        """Fill the same values into both languages."""
+        return Text(self.en.format(**values), self.zh.format(**values))
+
+
+def preferred_language(accept_language: str | None) -> Language:
+    """Choose the language of an ``Accept-Language`` header; English where it asks for neither.
+
+    Quality values count (RFC 9110, section 12.5.4): ``en;q=0.5, zh-CN`` is Chinese.
+    """
+    best: Language = "en"
+    best_quality = 0.0
+    for part in (accept_language or "").split(","):
+        tag, _, parameters = part.strip().lower().partition(";")
+        primary = tag.split("-")[0]
+        if primary not in ("en", "zh"):
+            continue
+        quality = _quality(parameters)
+        if quality > best_quality:
+            best, best_quality = ("zh" if primary == "zh" else "en"), quality
+    return best
+
+
+def _quality(parameters: str) -> float:
+    name, _, value = parameters.strip().partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        return min(max(float(value), 0.0), 1.0)
+    except ValueError:
+        return 0.0
