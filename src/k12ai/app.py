@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from litestar.types import ASGIApp
-
 from k12ai.api.application import application, guarded
 from k12ai.api.kv import KvRoutes
 from k12ai.api.metrics import registry_of
 from k12ai.api.observe import HttpCounts
 from k12ai.api.pages import Pages
 from k12ai.api.platform import PlatformRoutes
+from k12ai.api.wire import HttpApp
 from k12ai.background import Background, every
 from k12ai.closing import Closing
 from k12ai.control import Control
@@ -30,8 +29,8 @@ SWEEP_S = 600.0
 class Apps(NamedTuple):
     """What is served: everything, and the key-value store alone."""
 
-    main: ASGIApp
-    kv: ASGIApp
+    main: HttpApp
+    kv: HttpApp
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +41,7 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
     because it can come back.
     """
     async with (
-        SqlStore(Path(settings.data_dir).expanduser()) as store,
+        SqlStore(Path(settings.data_dir)) as store,
         DockerRuntime(settings.docker_host, relist_s=settings.engine_relist_s) as docker,
         Monitor(_runtimes(docker), interval_s=settings.sample_interval_s) as monitor,
         Background() as background,

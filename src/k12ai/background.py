@@ -45,7 +45,7 @@ class Background:
             while True:
                 try:
                     await work()
-                except Exception:  # noqa: BLE001 - a fault of ours: seen in the log, and not the end of the server
+                except Exception:
                     log.exception("background.failed", task=name)
                 await asyncio.sleep(RESTART_S)
 
@@ -57,7 +57,7 @@ class Background:
             log.error("background.failed", task=task.get_name(), exc_info=error)
 
 
-async def every(interval_s: float, tick: Callable[[], Awaitable[None]]) -> None:
+async def every(interval_s: float, tick: Callable[[], Awaitable[object]]) -> None:
     """Call ``tick`` at multiples of ``interval_s`` after now, without drift; a late tick skips beats.
 
     Ends only by cancellation or by an error of ``tick``.

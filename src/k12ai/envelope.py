@@ -23,7 +23,9 @@ _EXPECTED: Mapping[str, Text] = {
     "service_name": Text("a string", "字符串"),
     "service_uuid": _IDENTIFIER,
     "async": _FLAG,
-    "service_params": Text("a JSON object, or a string that holds one", " JSON 对象，或内容为 JSON 对象的字符串"),
+    "service_params": Text(
+        "a JSON object, or a string that holds one", " JSON 对象，或内容为 JSON 对象的字符串"
+    ),
     "cpus": _FLAG,
     "gpus": _FLAG,
     "disks": _FLAG,

@@ -84,7 +84,9 @@ class MalformedJson(RequestError):
     code = 100103
 
     def __init__(self, reason: Text | None = None) -> None:
-        super().__init__(reason or Text("the body is not strict JSON in UTF-8", "请求体不是 UTF-8 编码的严格 JSON"))
+        super().__init__(
+            reason or Text("the body is not strict JSON in UTF-8", "请求体不是 UTF-8 编码的严格 JSON")
+        )
 
 
 class NotJson(MalformedJson):
@@ -116,9 +118,7 @@ class TooLarge(RequestError):
     code = 100613
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(
-            Text(f"the body is larger than {limit_bytes} bytes", f"请求体超过 {limit_bytes} 字节")
-        )
+        super().__init__(Text(f"the body is larger than {limit_bytes} bytes", f"请求体超过 {limit_bytes} 字节"))
 
 
 class HeadersTooLarge(TooLarge):
@@ -181,7 +181,10 @@ class HostRefused(RequestError):
 
     def __init__(self) -> None:
         super().__init__(
-            Text("the Host header names a host that this server does not answer for", "Host 头中的主机名不属于本服务器")
+            Text(
+                "the Host header names a host that this server does not answer for",
+                "Host 头中的主机名不属于本服务器",
+            )
         )
 
 

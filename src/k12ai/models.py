@@ -79,10 +79,12 @@ class StatsParams(Struct, frozen=True):
 class StopParams(Struct, frozen=True):
     """Which container to stop, and how long it may take to end by itself."""
 
-    id: Annotated[str, Meta(max_length=256, description="the full id, or a unique prefix of at least 6 hex digits")]
-    timeout: Annotated[
-        int, Meta(ge=0, le=MAX_GRACE_S, description="seconds between SIGTERM and SIGKILL")
-    ] = DEFAULT_GRACE_S
+    id: Annotated[
+        str, Meta(max_length=256, description="the full id, or a unique prefix of at least 6 hex digits")
+    ]
+    timeout: Annotated[int, Meta(ge=0, le=MAX_GRACE_S, description="seconds between SIGTERM and SIGKILL")] = (
+        DEFAULT_GRACE_S
+    )
 
 
 class PlatformRequest(Struct, frozen=True):
@@ -90,7 +92,9 @@ class PlatformRequest(Struct, frozen=True):
 
     op: Annotated[str, Meta(description="what to do: 'query' or 'container.stop'")]
     user: Identifier
-    service_name: Annotated[str, Meta(description="'k12platform', or a framework to look at only its containers")]
+    service_name: Annotated[
+        str, Meta(description="'k12platform', or a framework to look at only its containers")
+    ]
     service_uuid: Identifier
     is_async: bool = msgspec.field(name="async", default=False)
     service_params: dict[str, Any] | str | None = None

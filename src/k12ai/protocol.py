@@ -59,7 +59,8 @@ class BoundedProtocol(HttpToolsProtocol):
         body = {414: b"the URL is too long", 431: b"the header fields are too large"}[self._refusal]
         self.transport.write(
             STATUS_LINE[self._refusal]
-            + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+            + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            % len(body)
             + body
         )
         self.transport.close()

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import uvicorn
-from litestar.types import ASGIApp
 
+from k12ai.api.wire import HttpApp
 from k12ai.app import opened
 from k12ai.closing import Closing
 from k12ai.logs import configure_logs
@@ -41,10 +41,10 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         async with opened(settings, closing) as apps:
             servers = [_Server(app, closing) for app in apps[: len(sockets)]]
             running = [
-                asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(servers, sockets, strict=True)
+                asyncio.create_task(server.serve(sockets=[each]))
+                for server, each in zip(servers, sockets, strict=True)
             ]
-            while not all(server.started for server in servers):
-                await asyncio.sleep(0.01)
+            await asyncio.gather(*(server.accepting.wait() for server in servers))
             _say_ready(sockets)
             await asyncio.gather(*running)
 
@@ -52,9 +52,9 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
 class _Server(uvicorn.Server):
     """A uvicorn server that stops when ``closing`` starts; signals are taken once, for all servers."""
 
-    def __init__(self, app: ASGIApp, closing: Closing) -> None:
+    def __init__(self, app: HttpApp, closing: Closing) -> None:
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             http=BoundedProtocol,
             lifespan="off",
             log_config=None,
@@ -66,6 +66,12 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._closing = closing
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        await super().startup(sockets=sockets)
+        self.accepting.set()
 
     async def main_loop(self) -> None:
         """Serve until the server closes, keeping the Date header right."""

@@ -44,23 +44,29 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything an operator can choose."""
 
-    host: Annotated[str, Meta(description="Address to listen on; only loopback addresses for now.")] = "127.0.0.1"
+    host: Annotated[str, Meta(description="Address to listen on; only loopback addresses for now.")] = (
+        "127.0.0.1"
+    )
     port: Annotated[Port, Meta(description="Port to listen on; 0 picks a free one.")] = DEFAULT_PORT
     kv_port: Annotated[
-        Port | None, Meta(description="A second port that serves only the key-value store, as Consul does on 8500.")
+        Port | None,
+        Meta(description="A second port that serves only the key-value store, as Consul does on 8500."),
     ] = None
     data_dir: Annotated[
         str, Meta(description="Directory of the store; on a local disk, used by one server at a time.")
     ] = msgspec.field(default_factory=_default_data_dir)
     runtime: Annotated[
         Literal["auto", "process", "docker"],
-        Meta(description="Where new tasks start. The monitor and control see every runtime that answers, always."),
+        Meta(
+            description="Where new tasks start. The monitor and control see every runtime that answers, always."
+        ),
     ] = "auto"
     docker_host: Annotated[
         str, Meta(description="The Docker Engine's address; DOCKER_HOST is used where this is not set.")
     ] = msgspec.field(default_factory=_default_docker_host)
     sample_interval_s: Annotated[
-        Annotated[float, Meta(ge=0.1, le=60)], Meta(description="Seconds between two measurements of the machine.")
+        Annotated[float, Meta(ge=0.1, le=60)],
+        Meta(description="Seconds between two measurements of the machine."),
     ] = 1.0
     engine_relist_s: Annotated[
         Annotated[float, Meta(ge=1)],
@@ -78,10 +84,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Origins of web pages, such as http://localhost:8888, that may send requests."),
     ] = ()
     max_body_bytes: Annotated[
-        Annotated[int, Meta(ge=1024)], Meta(description="Largest request body outside of the key-value store.")
+        Annotated[int, Meta(ge=1024)],
+        Meta(description="Largest request body outside of the key-value store."),
     ] = 1024 * 1024
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least important log line to print.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least important log line to print."),
     ] = "info"
     log_format: Annotated[
         Literal["console", "json"], Meta(description="Log lines for people, or for programs.")
@@ -211,7 +219,14 @@ def markdown() -> str:
     ]
     for name, default, text in described():
         option = "--" + name.replace("_", "-")
-        lines.append(f"| `{name}` | `{environment_name(name)}` | `{option}` | {f'`{default}`' if default else ''} | {text} |")
+        cells = (
+            f"`{name}`",
+            f"`{environment_name(name)}`",
+            f"`{option}`",
+            f"`{default}`" if default else "",
+            text,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "Clients (the notebook, the CLI, `k12ai.Client`) read two variables of their own: "

@@ -1,10 +1,10 @@
-"""How an error becomes a body: an envelope, a problem document or plain text, as the path's clients expect."""
+"""How an error becomes a body: an envelope, a problem document or plain text, as the path asks for."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api import wire
 from k12ai.deferred import answer_of
@@ -25,13 +25,13 @@ class Rendered(NamedTuple):
     headers: list[tuple[bytes, bytes]]
 
 
-def language_of(scope: Scope) -> Language:
+def language_of(scope: HTTPScope) -> Language:
     """Return the language that the caller prefers."""
     accepted = wire.header(scope, b"accept-language")
     return "en" if accepted is None else preferred_language(accepted.decode("latin-1"))
 
 
-def render(error: K12AIError, scope: Scope) -> Rendered:
+def render(error: K12AIError, scope: HTTPScope) -> Rendered:
     """Return the error in the form of the path: ``/k12ai`` and ``/v1/kv`` have published ones."""
     path = scope["path"]
     language = language_of(scope)
@@ -45,16 +45,13 @@ def render(error: K12AIError, scope: Scope) -> Rendered:
     return Rendered(error.status, msgspec.json.encode(_problem(error, scope, language)), PROBLEM_JSON, headers)
 
 
-Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-def published(*methods: str) -> Callable[[Endpoint], Endpoint]:
+def published(*methods: str) -> Callable[[wire.HttpApp], wire.HttpApp]:
     """Make a route that takes these methods and answers errors of the tree in its path's form."""
 
-    def decorate(endpoint: Endpoint) -> Endpoint:
-        async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+    def decorate(endpoint: wire.HttpApp) -> wire.HttpApp:
+        async def answering(scope: HTTPScope, receive: Receive, send: Send) -> None:
             try:
-                if scope["method"] not in methods:  # type: ignore[typeddict-item]
+                if scope["method"] not in methods:
                     raise MethodNotAllowed(methods)
                 await endpoint(scope, receive, send)
             except K12AIError as error:
@@ -65,7 +62,7 @@ def published(*methods: str) -> Callable[[Endpoint], Endpoint]:
     return decorate
 
 
-async def send_error(error: K12AIError, scope: Scope, receive: Receive, send: Send) -> None:
+async def send_error(error: K12AIError, scope: HTTPScope, receive: Receive, send: Send) -> None:
     """Send an error as the whole answer."""
     status, body, content_type, headers = render(error, scope)
     if isinstance(error, RequestError) and wire.BODY_READ not in scope["state"]:
@@ -83,7 +80,7 @@ def _headers(error: K12AIError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def _problem(error: K12AIError, scope: Scope, language: Language) -> Problem:
+def _problem(error: K12AIError, scope: HTTPScope, language: Language) -> Problem:
     row = error.row
     return Problem(
         type=f"urn:k12ai:error:{error.code}",

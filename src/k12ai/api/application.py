@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, asgi
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api.answers import render
 from k12ai.api.gate import Gate
@@ -13,16 +13,19 @@ from k12ai.api.kv import KvRoutes
 from k12ai.api.observe import HttpCounts, Observe
 from k12ai.api.pages import Pages
 from k12ai.api.platform import PlatformRoutes
+from k12ai.api.wire import HttpApp
 from k12ai.errors import K12AIError, MethodNotAllowed, RequestError, ResourceNotFound
 from k12ai.settings import Settings
 from k12ai.texts import Text
 
 
-def application(settings: Settings, counts: HttpCounts, platform: PlatformRoutes, kv: KvRoutes, pages: Pages) -> ASGIApp:
+def application(
+    settings: Settings, counts: HttpCounts, platform: PlatformRoutes, kv: KvRoutes, pages: Pages
+) -> HttpApp:
     """Return everything that is served on the main port."""
 
     @asgi("/v1/kv", is_mount=True, copy_scope=True)
-    async def kv_routes(scope: Scope, receive: Receive, send: Send) -> None:
+    async def kv_routes(scope: HTTPScope, receive: Receive, send: Send) -> None:
         scope["path"] = scope["raw_path"].decode("latin-1")  # the framework cuts a mount's own path off
         await kv(scope, receive, send)
 
@@ -36,7 +39,7 @@ def application(settings: Settings, counts: HttpCounts, platform: PlatformRoutes
     return guarded(framework, settings, counts)
 
 
-def guarded(app: ASGIApp, settings: Settings, counts: HttpCounts) -> ASGIApp:
+def guarded(app: HttpApp, settings: Settings, counts: HttpCounts) -> HttpApp:
     """Put an application behind the gate, and watch both."""
     return Observe(Gate(app, hosts=settings.allowed_hosts, origins=settings.allowed_origins), counts)
 

@@ -8,9 +8,10 @@ across origins by Origin and Sec-Fetch-Site. Everything not listed is refused.
 import re
 from collections.abc import Iterable
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api.answers import send_error
+from k12ai.api.wire import HttpApp
 from k12ai.errors import HostRefused, K12AIError, OriginRefused
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:/@\s]+)(?::([0-9]{1,5}))?")
@@ -21,20 +22,20 @@ _REMEMBERED = 64
 class Gate:
     """Lets a request through, or answers 421 (host) or 403 (origin) without touching the application."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+    def __init__(self, app: HttpApp, *, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.lower().rstrip("/").encode() for origin in origins)
         self._known_hosts: set[bytes] = set()  # header values that passed; few, but sent with each request
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Check the header fields, then hand the request on."""
-        if scope["type"] == "http" and (refusal := self._refusal(scope)) is not None:
+        if (refusal := self._refusal(scope)) is not None:
             await send_error(refusal, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> K12AIError | None:
+    def _refusal(self, scope: HTTPScope) -> K12AIError | None:
         host = origin = site = None
         for name, value in scope["headers"]:
             if name == b"host":

@@ -10,10 +10,10 @@ import random
 import re
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
 from k12ai.api import wire
@@ -48,7 +48,9 @@ class LocksNotSupported(RequestError):
     status = 501
 
     def __init__(self) -> None:
-        super().__init__(Text("acquire and release need sessions, which this server does not have", "不支持会话和锁"))
+        super().__init__(
+            Text("acquire and release need sessions, which this server does not have", "不支持会话和锁")
+        )
 
 
 class EntryBody(Struct, rename="pascal", frozen=True):
@@ -62,7 +64,7 @@ class EntryBody(Struct, rename="pascal", frozen=True):
     modify_index: int
 
 
-class Query(NamedTuple):
+class Query(Struct, frozen=True):
     """The parameters of a request. Flags count by their presence: ``?recurse=false`` recurses."""
 
     recurse: bool
@@ -79,7 +81,9 @@ class Query(NamedTuple):
     def parse(cls, query_string: bytes) -> "Query":
         """Return the parameters; raise `BadKvRequest` for one that cannot be read."""
         try:
-            pairs = urllib.parse.parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
+            pairs = urllib.parse.parse_qsl(
+                query_string.decode("ascii"), keep_blank_values=True, errors="strict"
+            )
         except (UnicodeDecodeError, ValueError):
             raise BadKvRequest("Invalid query string") from None
         given: dict[str, str] = {}
@@ -106,16 +110,16 @@ class KvRoutes:
         self._closing = closing
         self._answer = published("GET", "PUT", "DELETE")(self._dispatch)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         await self._answer(scope, receive, send)
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _dispatch(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         if scope["path"] != _ROOT and not scope["path"].startswith(_ROOT + "/"):
             raise ResourceNotFound
         key = _key_of(scope)
         query = Query.parse(scope["query_string"])
-        method = scope["method"]  # type: ignore[typeddict-item]
+        method = scope["method"]
         if method == "GET":
             await self._get(key, query, receive, send)
         elif method == "PUT":
@@ -142,7 +146,7 @@ class KvRoutes:
             else:
                 await _send_json(send, found.index, _bodies(found.entries))
 
-    async def _put(self, key: str, query: Query, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _put(self, key: str, query: Query, scope: HTTPScope, receive: Receive, send: Send) -> None:
         if not key:
             raise BadKvRequest("Missing key name")
         if query.locks + (query.cas is not None) > 1:
@@ -198,7 +202,7 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _key_of(scope: Scope) -> str:
+def _key_of(scope: HTTPScope) -> str:
     # The raw path, because frameworks tidy paths up and to the store '/' is a character like others.
     raw = bytes(scope["raw_path"]).split(b"?", 1)[0].removeprefix(_ROOT.encode()).removeprefix(b"/")
     try:

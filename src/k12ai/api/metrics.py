@@ -24,7 +24,9 @@ class PlatformCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
-        yield _table("k12ai_build_info", "Always 1; the label is the version.", ["version"], [((__version__,), 1)])
+        yield _table(
+            "k12ai_build_info", "Always 1; the label is the version.", ["version"], [((__version__,), 1)]
+        )
         yield from self._host()
         yield from self._gpus()
         yield from self._containers()
@@ -32,34 +34,62 @@ class PlatformCollector(Collector):
 
     def _host(self) -> Iterator[Metric]:
         cpus = self._monitor.latest.cpus
-        yield _gauge("k12ai_host_cpu_usage_ratio", "Busy share of all processors, 0 to 1.", cpus.cpu_percent / 100)
+        yield _gauge(
+            "k12ai_host_cpu_usage_ratio", "Busy share of all processors, 0 to 1.", cpus.cpu_percent / 100
+        )
         yield _gauge("k12ai_host_memory_total_bytes", "Memory of the host.", cpus.cpu_memory_total)
         yield _gauge("k12ai_host_memory_usage_bytes", "Memory in use on the host.", cpus.cpu_memory_usage)
         disks = self._monitor.latest.disks
-        yield _table("k12ai_disk_total_bytes", "Size of a file system.", ["path"], (((d.path,), d.disk_total) for d in disks))
-        yield _table("k12ai_disk_usage_bytes", "Used on a file system.", ["path"], (((d.path,), d.disk_usage) for d in disks))
+        yield _table(
+            "k12ai_disk_total_bytes",
+            "Size of a file system.",
+            ["path"],
+            (((d.path,), d.disk_total) for d in disks),
+        )
+        yield _table(
+            "k12ai_disk_usage_bytes",
+            "Used on a file system.",
+            ["path"],
+            (((d.path,), d.disk_usage) for d in disks),
+        )
 
     def _gpus(self) -> Iterator[Metric]:
         gpus = self._monitor.latest.gpus
         labels = ["index", "uuid", "name"]
         rows = [((str(gpu.index), gpu.uuid, gpu.name), gpu) for gpu in gpus]
         yield _table(
-            "k12ai_gpu_usage_ratio", "Busy share of a GPU, 0 to 1.", labels,
+            "k12ai_gpu_usage_ratio",
+            "Busy share of a GPU, 0 to 1.",
+            labels,
             ((key, gpu.gpu_percent / 100) for key, gpu in rows if gpu.gpu_percent is not None),
         )
-        yield _table("k12ai_gpu_memory_total_bytes", "Memory of a GPU.", labels, ((key, gpu.gpu_memory_total) for key, gpu in rows))
-        yield _table("k12ai_gpu_memory_usage_bytes", "Used memory of a GPU.", labels, ((key, gpu.gpu_memory_usage) for key, gpu in rows))
+        yield _table(
+            "k12ai_gpu_memory_total_bytes",
+            "Memory of a GPU.",
+            labels,
+            ((key, gpu.gpu_memory_total) for key, gpu in rows),
+        )
+        yield _table(
+            "k12ai_gpu_memory_usage_bytes",
+            "Used memory of a GPU.",
+            labels,
+            ((key, gpu.gpu_memory_usage) for key, gpu in rows),
+        )
 
     def _containers(self) -> Iterator[Metric]:
         containers = self._monitor.latest.containers.values()
         labels = ["id", "service", "op", "user", "service_uuid"]
         rows = [((c.id, c.service_name, c.op, c.user, c.service_uuid), c) for c in containers]
         yield _table(
-            "k12ai_container_cpu_usage_ratio", "Processors a container keeps busy; 1 is one core.", labels,
+            "k12ai_container_cpu_usage_ratio",
+            "Processors a container keeps busy; 1 is one core.",
+            labels,
             ((key, each.cpu_percent / 100) for key, each in rows),
         )
         yield _table(
-            "k12ai_container_memory_usage_bytes", "Memory of a container without droppable page cache.", labels,
+            "k12ai_container_memory_usage_bytes",
+            "Memory of a container without droppable page cache.",
+            labels,
             ((key, each.cpu_memory_usage) for key, each in rows),
         )
 
@@ -69,11 +99,15 @@ class PlatformCollector(Collector):
         for call, count in sorted(self._engine_calls.items()):
             calls.add_metric([call], count)
         yield calls
-        requests = CounterMetricFamily("k12ai_http_requests", "Answers by route.", labels=["route", "method", "status"])
+        requests = CounterMetricFamily(
+            "k12ai_http_requests", "Answers by route.", labels=["route", "method", "status"]
+        )
         for (route, method, status), count in sorted(self._http.answers.items()):
             requests.add_metric([route, method, str(status)], count)
         yield requests
-        times = HistogramMetricFamily("k12ai_http_request_duration_seconds", "Time to answer.", labels=["route"])
+        times = HistogramMetricFamily(
+            "k12ai_http_request_duration_seconds", "Time to answer.", labels=["route"]
+        )
         for route, counts in sorted(self._http.buckets.items()):
             times.add_metric([route], list(_cumulative(counts)), self._http.seconds[route])
         yield times
@@ -95,7 +129,9 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def _table(name: str, text: str, labels: list[str], rows: Iterable[tuple[tuple[str, ...], float]]) -> GaugeMetricFamily:
+def _table(
+    name: str, text: str, labels: list[str], rows: Iterable[tuple[tuple[str, ...], float]]
+) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in rows:
         family.add_metric(key, value)

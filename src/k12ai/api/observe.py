@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import structlog
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import HTTPScope, Message, Receive, Send
 
 from k12ai.api.answers import REQUEST_ID, send_error
+from k12ai.api.wire import HttpApp
 from k12ai.errors import InternalError
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -43,16 +44,13 @@ class HttpCounts:
 class Observe:
     """Gives every answer an ``X-Request-Id``, counts it, and turns a fault into a 500 without a traceback."""
 
-    def __init__(self, app: ASGIApp, counts: HttpCounts) -> None:
+    def __init__(self, app: HttpApp, counts: HttpCounts) -> None:
         self._app = app
         self._counts = counts
         self._ids = _request_ids()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Hand the request on and watch the answer."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         request_id = self._request_id(scope)
         scope.setdefault("state", {})[REQUEST_ID] = request_id
         started = time.perf_counter()
@@ -71,7 +69,7 @@ class Observe:
 
         try:
             await self._app(scope, receive, send_observed)
-        except Exception:  # noqa: BLE001 - the last resort: logged in full, and the caller gets the id
+        except Exception:
             log.exception("request.failed", request_id=request_id, path=scope["path"])
             if status == 0:
                 await send_error(InternalError(), scope, receive, send_observed)
@@ -79,7 +77,7 @@ class Observe:
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
             self._counts.add(route_of(scope["path"]), method, status, time.perf_counter() - started)
 
-    def _request_id(self, scope: Scope) -> str:
+    def _request_id(self, scope: HTTPScope) -> str:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
                 return value.decode("ascii")

@@ -42,8 +42,17 @@ def document() -> dict[str, Any]:
         "paths": {
             "/k12ai/platform/stats": {"post": _stats()},
             "/k12ai/platform/control": {"post": _control()},
-            "/v1/kv/{key}": {"parameters": [_KEY], "get": _kv_get(), "put": _kv_put(), "delete": _kv_delete()},
-            "/health": {"get": _simple("health", "Whether the server and its sources are well", _JSON, "Health", ("503",))},
+            "/v1/kv/{key}": {
+                "parameters": [_KEY],
+                "get": _kv_get(),
+                "put": _kv_put(),
+                "delete": _kv_delete(),
+            },
+            "/health": {
+                "get": _simple(
+                    "health", "Whether the server and its sources are well", _JSON, "Health", ("503",)
+                )
+            },
             "/metrics": {"get": _simple("metrics", "The figures for Prometheus", _TEXT, None, ())},
         },
         "components": {"schemas": shapes},
@@ -117,7 +126,9 @@ def _platform_operation(
                 _answer({"$ref": "#/components/schemas/AcceptedMessage"}),
             ),
             **{status: _response(_why(status), _JSON, _answer({"type": "string"})) for status in errors},
-            "default": _response("Refused at the door, or a fault of the server", _JSON, _answer({"type": "string"})),
+            "default": _response(
+                "Refused at the door, or a fault of the server", _JSON, _answer({"type": "string"})
+            ),
         },
     }
 
@@ -138,16 +149,24 @@ def _kv_get() -> dict[str, Any]:
     }
     found = _response("The entries, or the names with `keys`", _JSON, entries)
     found["content"][_TEXT] = {"schema": {"type": "string"}}
-    return _kv_operation("kv_get", "Read entries, waiting for a change where asked", [*flags, *others], found, ("404",))
+    return _kv_operation(
+        "kv_get", "Read entries, waiting for a change where asked", [*flags, *others], found, ("404",)
+    )
 
 
 def _kv_put() -> dict[str, Any]:
     parameters = [
         _query("flags", {"type": "integer", "minimum": 0}, "A number kept with the value"),
-        _query("cas", {"type": "integer", "minimum": 0}, "Write only if this is the entry's ModifyIndex; 0: only if new"),
+        _query(
+            "cas",
+            {"type": "integer", "minimum": 0},
+            "Write only if this is the entry's ModifyIndex; 0: only if new",
+        ),
     ]
     written = _response("Whether it was written", _JSON, {"type": "boolean"})
-    operation = _kv_operation("kv_put", "Write a value of at most 512 KiB", parameters, written, ("408", "413", "501", "507"))
+    operation = _kv_operation(
+        "kv_put", "Write a value of at most 512 KiB", parameters, written, ("408", "413", "501", "507")
+    )
     operation["requestBody"] = {"content": {"application/octet-stream": {"schema": {}}}}
     return operation
 
@@ -162,7 +181,11 @@ def _kv_delete() -> dict[str, Any]:
 
 
 def _kv_operation(
-    name: str, summary: str, parameters: list[dict[str, Any]], success: dict[str, Any], errors: tuple[str, ...]
+    name: str,
+    summary: str,
+    parameters: list[dict[str, Any]],
+    success: dict[str, Any],
+    errors: tuple[str, ...],
 ) -> dict[str, Any]:
     return {
         "operationId": name,
@@ -170,7 +193,9 @@ def _kv_operation(
         "parameters": parameters,
         "responses": {
             "200": success,
-            **{status: _response(_why(status), _TEXT, {"type": "string"}) for status in ("400", *errors, "503")},
+            **{
+                status: _response(_why(status), _TEXT, {"type": "string"}) for status in ("400", *errors, "503")
+            },
             "default": _response("Refused at the door, or a fault of the server", _TEXT, {"type": "string"}),
         },
     }
@@ -205,7 +230,9 @@ def _response(description: str, media: str, schema: dict[str, Any]) -> dict[str,
 
 def _why(status: str) -> str:
     texts = [row.text.en for row in catalogue.ROWS if str(row.status) == status]
-    return "; ".join(texts) or {"408": "The body came too slowly", "415": "Not JSON", "501": "No locks"}.get(status, "Error")
+    return "; ".join(texts) or {"408": "The body came too slowly", "415": "Not JSON", "501": "No locks"}.get(
+        status, "Error"
+    )
 
 
 def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:

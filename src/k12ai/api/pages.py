@@ -41,7 +41,9 @@ class Pages:
         def health() -> Response[bytes]:
             found = self._health()
             return Response(
-                msgspec.json.encode(found), media_type=MediaType.JSON, status_code=503 if found.status == "stopping" else 200
+                msgspec.json.encode(found),
+                media_type=MediaType.JSON,
+                status_code=503 if found.status == "stopping" else 200,
             )
 
         @get("/metrics", sync_to_thread=False)

@@ -2,7 +2,7 @@
 
 import msgspec
 from litestar.handlers import ASGIRouteHandler, asgi
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api import wire
 from k12ai.api.answers import language_of, published
@@ -16,7 +16,9 @@ from k12ai.platform import CONTAINER_STOP, QUERY, Platform, check_params
 class PlatformRoutes:
     """The two published routes. Each reads the envelope, calls one thing and answers."""
 
-    def __init__(self, platform: Platform, deferred: Deferred, closing: Closing, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, platform: Platform, deferred: Deferred, closing: Closing, *, max_body_bytes: int
+    ) -> None:
         self._platform = platform
         self._deferred = deferred
         self._closing = closing
@@ -29,7 +31,7 @@ class PlatformRoutes:
             asgi("/k12ai/platform/control", copy_scope=False)(published("POST")(self.control)),
         ]
 
-    async def stats(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def stats(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer with the latest figures, or accept a request for fresh ones."""
         request = await self._request(scope, receive, QUERY)
         if request.is_async:
@@ -37,7 +39,7 @@ class PlatformRoutes:
         else:
             await wire.send_answer(send, 200, self._platform.stats(request, language_of(scope)))
 
-    async def control(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def control(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Stop a container now, or accept a request to do so."""
         request = await self._request(scope, receive, CONTAINER_STOP)
         if request.is_async:
@@ -46,11 +48,11 @@ class PlatformRoutes:
             answer = await self._closing.unless(self._platform.stop(request, language_of(scope)))
             await wire.send_answer(send, 200, msgspec.json.encode(answer))
 
-    async def _request(self, scope: Scope, receive: Receive, op: str) -> PlatformRequest:
+    async def _request(self, scope: HTTPScope, receive: Receive, op: str) -> PlatformRequest:
         wire.require_json(scope)
         return decode_request(await wire.read_body(scope, receive, self._max_body_bytes), (op,))
 
-    async def _accept(self, request: PlatformRequest, scope: Scope, send: Send) -> None:
+    async def _accept(self, request: PlatformRequest, scope: HTTPScope, send: Send) -> None:
         check_params(request)
         language = language_of(scope)
         ticket = await self._deferred.accept(request, language)

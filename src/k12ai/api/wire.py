@@ -5,9 +5,9 @@ through the framework's request and response objects (``make bench``).
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.errors import BodyTooSlow, NotJson, TooLarge
 
@@ -22,10 +22,11 @@ PLAIN_TEXT = b"text/plain; charset=utf-8"
 # Set in a request's state once its whole body was taken: then there is nothing to linger for.
 BODY_READ = "k12ai.body_read"
 
+HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
+def header(scope: HTTPScope, name: bytes) -> bytes | None:
     """Return the first header field with this lower-case name."""
     for each, value in scope["headers"]:
         if each == name:
@@ -33,15 +34,18 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-def require_json(scope: Scope) -> None:
+def require_json(scope: HTTPScope) -> None:
     """Raise `NotJson` where the body is not declared as JSON."""
     media_type = (header(scope, b"content-type") or b"").split(b";", 1)[0].strip().lower()
     if media_type != JSON:
         raise NotJson
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Return the body; raise `TooLarge` before or while it grows past the limit, `BodyTooSlow` after a deadline."""
+async def read_body(scope: HTTPScope, receive: Receive, limit_bytes: int) -> bytes:
+    """Return the whole body.
+
+    Raises `TooLarge` before or while it grows past the limit, `BodyTooSlow` after a deadline.
+    """
     declared = header(scope, b"content-length")
     if declared is not None and int(declared) > limit_bytes:
         raise TooLarge(limit_bytes)
@@ -70,7 +74,11 @@ async def _read_rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
 
 
 async def send_answer(
-    send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: Iterable[tuple[bytes, bytes]] = ()
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes = JSON,
+    headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send a whole answer."""
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
@@ -99,7 +107,7 @@ async def send_refusal(
             left = _LINGER_BYTES
             while left > 0:
                 message = await receive()
-                left -= len(message.get("body", b""))
+                left -= len(message.get("body", b""))  # type: ignore[arg-type]
                 if not message.get("more_body"):
                     break
     except TimeoutError:

@@ -8,7 +8,9 @@ import psutil
 from k12ai.models import Cpus, Disk
 
 # Remote file systems hold students' homes and belong in the picture; psutil counts them as virtual.
-_REMOTE_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "glusterfs", "beegfs", "fuse.sshfs"})
+_REMOTE_TYPES = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "glusterfs", "beegfs", "fuse.sshfs"}
+)
 # Images that are always full by design.
 _IMAGE_TYPES = frozenset({"squashfs", "iso9660", "erofs"})
 

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import structlog
 
 from k12ai.background import Background, every
-from k12ai.models import Part
+from k12ai.models import Disk, Part
 from k12ai.monitor.gpu import GpuProbe, GpuReading, open_gpu_probe
 from k12ai.monitor.host import Disks, read_host
 from k12ai.monitor.snapshot import Note, Reading, Snapshot, derive
@@ -58,7 +58,8 @@ class Monitor:
         self._gpu_probe = self._open_gpu_probe()
         self._exits.callback(self._gpu_probe.close)
         self._background = await self._exits.enter_async_context(Background())
-        self._last_disks, self._last_gpus = [], GpuReading([])
+        self._last_disks: list[Disk] = []
+        self._last_gpus = GpuReading([])
         self._reading = await self._read()
         await asyncio.sleep(FIRST_WINDOW_S)
         self._latest: Snapshot | None = None
@@ -147,4 +148,7 @@ def _name(part: Part) -> str:
 
 
 def _no_answer(name: str) -> Text:
-    return Text(f"{name}: no answer in time; these are the last known figures", f"{name}：未及时应答，这是最后一次得知的数值")
+    return Text(
+        f"{name}: no answer in time; these are the last known figures",
+        f"{name}：未及时应答，这是最后一次得知的数值",
+    )

@@ -41,9 +41,7 @@ class Reading(NamedTuple):
 class Snapshot:
     """A complete picture of host, GPUs and containers; immutable, and encoded at most once a form."""
 
-    def __init__(
-        self, reading: Reading, cpus: Cpus, containers: dict[str, Container]
-    ) -> None:
+    def __init__(self, reading: Reading, cpus: Cpus, containers: dict[str, Container]) -> None:
         self.reading = reading
         self.cpus = cpus
         self.gpus: list[Gpu] = reading.gpus.gpus
@@ -114,13 +112,15 @@ def derive(before: Reading, after: Reading, previous: Snapshot | None = None) ->
     their runtime is away.
     """
     containers = {}
+    all_answer = all(condition.available for condition in after.conditions.values())
     for container_id, unit in after.units.items():
         usage = after.usage.get(container_id)
         if usage is not None:
-            containers[container_id] = _container(unit, before.usage.get(container_id), usage, after.host.memory_total)
-        elif previous is not None and container_id in previous.containers:
-            if not all(condition.available for condition in after.conditions.values()):
-                containers[container_id] = previous.containers[container_id]
+            containers[container_id] = _container(
+                unit, before.usage.get(container_id), usage, after.host.memory_total
+            )
+        elif previous is not None and container_id in previous.containers and not all_answer:
+            containers[container_id] = previous.containers[container_id]
     return Snapshot(after, cpus_between(before.host, after.host), containers)
 
 

@@ -90,7 +90,9 @@ class Cgroups:
                 mounts.append(_Mount(fields[3], fields[4], frozenset(kind[2].split(","))))
         return mounts
 
-    def _directory(self, groups: dict[str, str], mounts: list[_Mount], controller: str, container_id: str) -> str:
+    def _directory(
+        self, groups: dict[str, str], mounts: list[_Mount], controller: str, container_id: str
+    ) -> str:
         path = groups.get(controller)
         if path is None or container_id not in path:
             raise CgroupUnreachable(f"process does not belong to container {container_id[:12]}")

@@ -24,7 +24,18 @@ CALL_DEADLINE_S = 3.0
 STATS_DEADLINE_S = 10.0
 
 # What changes whether a container runs, or what is known of it.
-_EVENTS_OF_INTEREST = ("start", "restart", "die", "destroy", "stop", "pause", "unpause", "update", "rename", "oom")
+_EVENTS_OF_INTEREST = (
+    "start",
+    "restart",
+    "die",
+    "destroy",
+    "stop",
+    "pause",
+    "unpause",
+    "update",
+    "rename",
+    "oom",
+)
 
 
 class NoSuchContainer(Exception):
@@ -76,9 +87,7 @@ class Engine:
     async def running_unit(self, container_id: str) -> Unit | None:
         """Return the unit, or None where it does not run or does not exist."""
         try:
-            shown = await self._call(
-                "inspect", lambda: self._docker.containers.container(container_id).show()
-            )
+            shown = await self._call("inspect", lambda: self._docker.containers.container(container_id).show())
         except NoSuchContainer:
             return None
         return _unit(shown) if shown["State"]["Running"] and shown["State"]["Pid"] else None
@@ -118,7 +127,7 @@ class Engine:
         It returns None when the stream has ended. No event after the entry is missed.
         """
         stream = self._docker.events
-        subscriber = stream.subscribe(create_task=False)
+        subscriber = stream.subscribe(create_task=False)  # type: ignore[no-untyped-call]
         filters = {"type": ["container"], "label": [LABEL_SERVICE_NAME], "event": list(_EVENTS_OF_INTEREST)}
         self.calls["events"] += 1
         running = asyncio.ensure_future(self._call_errors("events", stream.run(filters=filters)))
@@ -135,7 +144,7 @@ class Engine:
                 await running
             yield next_id
         finally:
-            await stream.stop()
+            await stream.stop()  # type: ignore[no-untyped-call]
             await _cancel(running)
 
     async def _stay_in_touch(self) -> None:
@@ -144,7 +153,9 @@ class Engine:
             await asyncio.sleep(1)
             await self.ping()
 
-    async def _call(self, name: str, call: Callable[[], Awaitable[T]], *, deadline_s: float = CALL_DEADLINE_S) -> T:
+    async def _call(
+        self, name: str, call: Callable[[], Awaitable[T]], *, deadline_s: float = CALL_DEADLINE_S
+    ) -> T:
         self.calls[name] += 1
         async with self._deadline(name, deadline_s):
             return await self._call_errors(name, call())

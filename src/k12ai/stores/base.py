@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from k12ai.stores.waiters import Waiter
 
 
@@ -27,14 +29,14 @@ class Entry(NamedTuple):
     lock_index: int = 0
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True):
     """The entries under a prefix, sorted by key, and the index that a blocking read goes on from."""
 
     entries: Sequence[Entry]
     index: int
 
 
-class FoundKeys(NamedTuple):
+class FoundKeys(Struct, frozen=True):
     """The names under a prefix, sorted, and the index that a blocking read goes on from."""
 
     keys: Sequence[str]

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self, TypeVar, cast
+from typing import IO, Any, NamedTuple, Self, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
@@ -48,7 +48,7 @@ class SqlStore(Store):
     """A store in one file of ``data_dir``, which one server at a time may use."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+        self._data_dir = data_dir.expanduser()
         self._waiters = Waiters()
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
 
@@ -109,7 +109,9 @@ class SqlStore(Store):
     async def pending(self) -> Sequence[PendingRequest]:
         """See `Store.pending`."""
         statement = sqlalchemy.select(request.c.id, request.c.body).order_by(request.c.id)
-        return await self._read(lambda connection: [PendingRequest(*row) for row in connection.execute(statement)])
+        return await self._read(
+            lambda connection: [PendingRequest(*row) for row in connection.execute(statement)]
+        )
 
     def waiting(self, key: str, *, prefix: bool) -> AbstractContextManager[Waiter]:
         """See `Store.waiting`."""
@@ -263,7 +265,7 @@ def _migrate(engine: Engine) -> None:
         import alembic.config
 
         config = alembic.config.Config()
-        config.set_main_option("script_location", os.path.dirname(cast(str, migrations.__file__)))
+        config.set_main_option("script_location", os.path.dirname(migrations.__file__))
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
 

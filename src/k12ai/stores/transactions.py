@@ -2,7 +2,7 @@
 
 import time
 
-from sqlalchemy import Connection, ColumnElement, Select, and_, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, literal, select, update
 
 from k12ai.stores.base import Entry
 from k12ai.stores.schema import counter, entry, request, tombstone
@@ -112,30 +112,32 @@ class Transaction:
         return len(keys)
 
 
-def get_statement(key: str) -> Select[tuple[str, bytes, int, int, int, int]]:
+def get_statement(key: str) -> Select[str, bytes, int, int, int, int]:
     """Select the entry with this key."""
     return select(*_COLUMNS).where(entry.c.key == key)
 
 
-def list_statement(prefix: str) -> Select[tuple[str, bytes, int, int, int, int]]:
+def list_statement(prefix: str) -> Select[str, bytes, int, int, int, int]:
     """Select the entries below a prefix, sorted by key."""
     return select(*_COLUMNS).where(starts_with(entry.c.key, prefix)).order_by(entry.c.key)
 
 
-def keys_statement(prefix: str) -> Select[tuple[str]]:
+def keys_statement(prefix: str) -> Select[str]:
     """Select the names below a prefix, sorted."""
     return select(entry.c.key).where(starts_with(entry.c.key, prefix)).order_by(entry.c.key)
 
 
-def last_index_statement() -> Select[tuple[int]]:
+def last_index_statement() -> Select[int]:
     """Select the index of the last change in the whole store."""
     return select(counter.c.last_index)
 
 
-def prefix_index_statement(prefix: str) -> Select[tuple[int | None, int | None, int, int]]:
-    """Select the highest index of the entries and of the tombstones below a prefix, then the counter's row."""
+def prefix_index_statement(prefix: str) -> Select[int | None, int | None, int, int]:
+    """Select the highest index of the entries and of the tombstones below a prefix, and the counters."""
     living = select(func.max(entry.c.modify_index)).where(starts_with(entry.c.key, prefix)).scalar_subquery()
-    dead = select(func.max(tombstone.c.modify_index)).where(starts_with(tombstone.c.key, prefix)).scalar_subquery()
+    dead = (
+        select(func.max(tombstone.c.modify_index)).where(starts_with(tombstone.c.key, prefix)).scalar_subquery()
+    )
     return select(living, dead, counter.c.cleared_index, counter.c.last_index)
 
 

@@ -1,0 +1,56 @@
+# One verb for each need. `make run` and `make test` are all a newcomer has to know.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := .make
+
+.PHONY: run test test-slow test-gpu lint bench torture docs clean
+
+run: $(STAMPS)/server
+	@echo
+	@echo "  Starting K12AI. When it is ready, try in another terminal:"
+	@echo
+	@echo "    $(BIN)/k12ai stats --watch          what this machine is doing, live"
+	@echo "    http://127.0.0.1:8119/docs          the API, in a browser"
+	@echo "    examples/platform_api.ipynb         the same from a notebook"
+	@echo
+	@$(BIN)/k12ai serve
+
+test: $(STAMPS)/test
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+test-slow: $(STAMPS)/test
+	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 900 $(PYTEST_ARGS)
+
+test-gpu: $(STAMPS)/test
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+lint: $(STAMPS)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks
+
+torture: test-slow
+
+docs: $(STAMPS)/server
+	$(BIN)/python -m k12ai.catalogue > docs/errors.md
+	$(BIN)/python -m k12ai.settings > docs/settings.md
+
+clean:
+	rm -rf $(VENV) $(STAMPS)
+
+# Each stamp is the environment with one more extra in it.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "K12AI needs Python 3.11 or newer; choose one with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(STAMPS)/%: pyproject.toml $(BIN)/python
+	@mkdir -p $(STAMPS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

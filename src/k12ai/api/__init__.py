@@ -1,0 +1,1 @@
+"""HTTP in: a route parses, calls one thing and answers."""

@@ -1,0 +1,6 @@
+"""The other end of the wire."""
+
+from k12ai.client.client import Client
+from k12ai.client.errors import ClientError, RequestRefused, ServerUnreachable
+
+__all__ = ["Client", "ClientError", "RequestRefused", "ServerUnreachable"]

@@ -1,0 +1,1 @@
+"""What the seed's notebooks import."""
