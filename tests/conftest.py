@@ -1,0 +1,129 @@
+"""Fixtures: what a test needs is started for it, and taken away after it."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.support.engine import EngineClient, OwnDockerd
+from tests.support.server import Server
+
+DOCKER_HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require",
+        action="append",
+        default=[],
+        choices=["docker"],
+        help="fail, not skip, where this is absent",
+    )
+
+
+@pytest.fixture(name="clean_environ", autouse=True)
+def _clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the developer's own settings, server and proxy out of the tests."""
+    for name in list(os.environ):
+        if name.startswith("K12AI_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name in ("LANG", "LC_ALL", "LC_MESSAGES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+
+
+def _absent(request: pytest.FixtureRequest, what: str, reason: str) -> NoReturn:
+    if what in request.config.getoption("--require"):
+        pytest.fail(f"{what} is required: {reason}")
+    pytest.skip(f"no {what}: {reason}")
+
+
+@pytest.fixture(name="docker_host", scope="session")
+def _docker_host(request: pytest.FixtureRequest) -> str:
+    """The address of an Engine that answers and has the test image."""
+    if not DOCKER_HOST.startswith("unix://"):
+        _absent(request, "docker", f"the tests use an Engine on a socket, not {DOCKER_HOST}")
+    if shutil.which("busybox") is None:
+        _absent(request, "docker", "the test image is made of busybox-static, which is not installed")
+    client = EngineClient(DOCKER_HOST)
+    try:
+        if not client.answers():
+            _absent(request, "docker", f"no Engine answers at {DOCKER_HOST}")
+        client.import_image()
+    finally:
+        client.close()
+    return DOCKER_HOST
+
+
+@pytest.fixture(name="engine")
+def _engine(docker_host: str) -> Iterator[EngineClient]:
+    """A client of the Engine; the containers it starts are removed after the test."""
+    client = EngineClient(docker_host)
+    yield client
+    client.remove_all()
+    client.close()
+
+
+@pytest.fixture(name="own_dockerd")
+def _own_dockerd(
+    request: pytest.FixtureRequest, docker_host: str, tmp_path: Path
+) -> Iterator[Callable[..., OwnDockerd]]:
+    """Start Engines of the test's own, which it may kill."""
+    if shutil.which("dockerd") is None or os.geteuid() != 0:
+        _absent(request, "docker", "an Engine to kill needs dockerd and root")
+    started: list[OwnDockerd] = []
+
+    def start(*, live_restore: bool) -> OwnDockerd:
+        root = tmp_path / f"dockerd{len(started)}"
+        root.mkdir()
+        dockerd = OwnDockerd(root, live_restore=live_restore)
+        started.append(dockerd)
+        dockerd.start()
+        client = EngineClient(dockerd.address)
+        client.import_image()
+        client.close()
+        return dockerd
+
+    yield start
+    for dockerd in started:
+        dockerd.stop()
+
+
+@pytest.fixture(name="start_server")
+def _start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers; each is stopped after the test. The same ``name`` finds the same data again."""
+    started: list[Server] = []
+
+    def start(*options: str, name: str = "data", environ: dict[str, str] | None = None) -> Server:
+        server = Server(tmp_path / name, *options, environ=environ).__enter__()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(name="server", scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for every test that neither stops it nor changes its settings."""
+    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+@pytest.fixture(name="eventually")
+def _eventually() -> Callable[..., Any]:
+    """Ask again until the answer is true, and return it; fail after the deadline."""
+
+    def ask(question: Callable[[], Any], *, within_s: float = 10.0) -> Any:
+        deadline = time.monotonic() + within_s
+        while not (answer := question()):
+            assert time.monotonic() < deadline, f"still {answer!r} after {within_s} s"
+            time.sleep(0.05)
+        return answer
+
+    return ask

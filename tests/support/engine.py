@@ -1,0 +1,195 @@
+"""A Docker Engine as a test sees it: plain HTTP calls over its socket, and cleaning up after itself."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+IMAGE = "k12ai-test:busybox"
+TEST_LABEL = "k12ai.test.run"
+_APPLETS = ("sh", "sleep", "cat", "dd", "awk", "true")
+
+
+class EngineClient:
+    """Creates and looks at containers; removes the ones it made."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        transport = httpx.HTTPTransport(uds=address.removeprefix("unix://"))
+        self._http = httpx.Client(transport=transport, base_url="http://docker", timeout=60)
+        self._run = uuid.uuid4().hex[:12]
+
+    def close(self) -> None:
+        self._http.close()
+
+    def answers(self) -> bool:
+        # Knock first: httpcore leaves a socket that could not connect to the garbage collector.
+        with socket.socket(socket.AF_UNIX) as knock:
+            try:
+                knock.connect(self.address.removeprefix("unix://"))
+            except OSError:
+                return False
+        try:
+            return self._http.get("/_ping", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def import_image(self) -> None:
+        """Make the test image of nothing but a static busybox: no registry is asked."""
+        if self._http.get(f"/images/{IMAGE}/json").status_code == 200:
+            return
+        busybox = shutil.which("busybox")
+        assert busybox is not None, "the test image needs busybox-static"
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(os.path.realpath(busybox), "bin/busybox")
+            for applet in _APPLETS:
+                link = tarfile.TarInfo(f"bin/{applet}")
+                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+                tar.addfile(link)
+        name, tag = IMAGE.split(":")
+        answer = self._http.post(
+            "/images/create", params={"fromSrc": "-", "repo": name, "tag": tag}, content=archive.getvalue()
+        )
+        assert answer.status_code == 200, answer.text
+
+    def run(
+        self,
+        script: str = "trap 'exit 7' TERM; while :; do sleep 0.1; done",
+        *,
+        service_name: str | None = "k12cv",
+        op: str = "train.start",
+        user: str = "student",
+        service_uuid: str = "project",
+        name: str | None = None,
+        memory: int = 0,
+        labels: dict[str, str] | None = None,
+        start: bool = True,
+    ) -> str:
+        """Start a container with the published labels and return its full id."""
+        if labels is None:
+            labels = {
+                "k12ai.service.name": service_name or "",
+                "k12ai.service.op": op,
+                "k12ai.service.user": user,
+                "k12ai.service.uuid": service_uuid,
+            }
+            if service_name is None:
+                labels = {}
+        body = {
+            "Image": IMAGE,
+            "Cmd": ["/bin/sh", "-c", script],
+            "Labels": {**labels, TEST_LABEL: self._run},
+            "HostConfig": {"NetworkMode": "none", "Memory": memory},
+        }
+        created = self._http.post("/containers/create", params={"name": name} if name else {}, json=body)
+        assert created.status_code == 201, created.text
+        container_id: str = created.json()["Id"]
+        if start:
+            self.start(container_id)
+        return container_id
+
+    def start(self, container_id: str) -> None:
+        answer = self._http.post(f"/containers/{container_id}/start")
+        assert answer.status_code in (204, 304), answer.text
+
+    def inspect(self, container_id: str) -> dict[str, Any]:
+        answer = self._http.get(f"/containers/{container_id}/json")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def state(self, container_id: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.inspect(container_id)["State"]
+        return state
+
+    def post(self, path: str, **params: str) -> None:
+        answer = self._http.post(path, params=params)
+        assert answer.status_code < 300, answer.text
+
+    def kill_events(self, container_id: str, since: float) -> list[dict[str, Any]]:
+        """Return the signals that were sent to a container, from the Engine's own events."""
+        filters = json.dumps({"container": [container_id], "event": ["kill"]})
+        until = str(int(time.time()) + 1)
+        answer = self._http.get(
+            "/events", params={"since": str(int(since)), "until": until, "filters": filters}
+        )
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    def remove(self, container_id: str) -> None:
+        self._http.delete(f"/containers/{container_id}", params={"force": "1"})
+
+    def remove_all(self) -> None:
+        """Remove what this client started, and nothing else."""
+        filters = json.dumps({"label": [f"{TEST_LABEL}={self._run}"]})
+        for row in self._http.get("/containers/json", params={"all": "1", "filters": filters}).json():
+            self.remove(row["Id"])
+
+
+class OwnDockerd:
+    """An Engine of the test's own, to be killed and started again without harm to anybody's."""
+
+    def __init__(self, root: Path, *, live_restore: bool) -> None:
+        self._root = root
+        self._live_restore = live_restore
+        # A socket's path may have 108 bytes; a test's directory can be longer than that.
+        self._socket = Path(f"/tmp/k12ai-{uuid.uuid4().hex[:8]}.sock")
+        self.address = f"unix://{self._socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [
+            "dockerd",
+            *("--data-root", str(self._root / "root"), "--exec-root", str(self._root / "exec")),
+            *("--pidfile", str(self._root / "pid"), "-H", self.address),
+            *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *(["--live-restore"] if self._live_restore else []),
+        ]
+        (self._root / "pid").unlink(missing_ok=True)
+        log = (self._root / "dockerd.log").open("ab")
+        self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        log.close()
+        client = EngineClient(self.address)
+        deadline = time.monotonic() + 60
+        while not client.answers():
+            assert self._process.poll() is None, (self._root / "dockerd.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "dockerd did not come up"
+            time.sleep(0.1)
+        client.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self._process.wait(timeout=60)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            client = EngineClient(self.address)
+            if client.answers():
+                for row in client._http.get("/containers/json", params={"all": "1"}).json():
+                    client.remove(row["Id"])
+            client.close()
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        # containerd and its shims were started in dockerd's own exec root.
+        subprocess.run(["pkill", "-KILL", "-f", str(self._root / "exec")], check=False)
+        for mount in sorted(Path("/proc/self/mounts").read_text().splitlines(), reverse=True):
+            if (point := mount.split()[1]).startswith(str(self._root)):
+                subprocess.run(["umount", "-l", point], check=False)
+        self._socket.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""A K12AI server in a process of its own, as a user starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import msgspec
+
+
+class Server:
+    """``k12ai serve`` on a free port; the block ends with its orderly stop."""
+
+    def __init__(self, data_dir: Path, *options: str, environ: dict[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self._command = [
+            *(sys.executable, "-m", "k12ai", "serve", "--port", "0"),
+            *("--data-dir", str(data_dir), *options),
+        ]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("K12AI_")}
+        self._environ = {**kept, "PYTHONWARNINGS": "error", **(environ or {})}
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.log = self.data_dir.parent / f"{self.data_dir.name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=log, env=self._environ, cwd=self.data_dir
+            )
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(30, self.process.kill)
+        watchdog.start()
+        line = self.process.stdout.readline().decode()
+        watchdog.cancel()
+        assert line.startswith("k12ai ready on "), line + self.log.read_text()
+        self.url = line.split()[-1]
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            self.terminate()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def terminate(self) -> int:
+        """Ask the server to stop and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=15)
+
+    def kill(self) -> None:
+        """Take the server down as a crash does."""
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return self.http.post(
+            path, content=msgspec.json.encode(body), headers={"Content-Type": "application/json", **headers}
+        )
+
+    def stats(self, **fields: Any) -> httpx.Response:
+        return self.post("/k12ai/platform/stats", envelope("query", **fields))
+
+    def stop(self, container_id: str, *, timeout: int | None = None, **fields: Any) -> httpx.Response:
+        params: dict[str, Any] = {"id": container_id} | ({} if timeout is None else {"timeout": timeout})
+        return self.post("/k12ai/platform/control", envelope("container.stop", service_params=params, **fields))
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """Return the containers in the stats by their id."""
+        message = strict(self.stats(service_params={"containers": True}))["message"]
+        return {each["id"]: each for each in message["containers"]}
+
+
+def envelope(op: str, **fields: Any) -> dict[str, Any]:
+    """Return a valid request, with these fields changed or added; ``is_async`` stands for ``async``."""
+    body: dict[str, Any] = {"op": op, "user": "test", "service_name": "k12platform", "service_uuid": "uuid"}
+    if "is_async" in fields:
+        fields["async"] = fields.pop("is_async")
+    return body | fields
+
+
+def strict(response: httpx.Response) -> Any:
+    """Return the body, which must be strict JSON and must not show the server's insides."""
+    for trace in (b"Traceback", b'File "', b"site-packages"):
+        assert trace not in response.content, response.text
+    return msgspec.json.decode(response.content)
