@@ -58,14 +58,14 @@ class Background:
 
 
 async def every(interval_s: float, tick: Callable[[], Awaitable[object]]) -> None:
-    """Call ``tick`` at multiples of ``interval_s`` after now, without drift; a late tick skips beats.
+    """Call ``tick`` at every multiple of ``interval_s`` from now, without drift; a late tick skips beats.
 
     Ends only by cancellation or by an error of ``tick``.
     """
     loop = asyncio.get_running_loop()
     beat = loop.time()
     while True:
-        await tick()
         now = loop.time()
         beat += interval_s * max(1, -(-(now - beat) // interval_s))
         await asyncio.sleep(beat - now)
+        await tick()

@@ -1,7 +1,6 @@
 """A Docker Engine as a test sees it: plain HTTP calls over its socket, and cleaning up after itself."""
 
 import io
-import json
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
 IMAGE = "k12ai-test:busybox"
 TEST_LABEL = "k12ai.test.run"
@@ -119,21 +119,25 @@ class EngineClient:
 
     def kill_events(self, container_id: str, since: float) -> list[dict[str, Any]]:
         """Return the signals that were sent to a container, from the Engine's own events."""
-        filters = json.dumps({"container": [container_id], "event": ["kill"]})
+        filters = _json({"container": [container_id], "event": ["kill"]})
         until = str(int(time.time()) + 1)
         answer = self._http.get(
             "/events", params={"since": str(int(since)), "until": until, "filters": filters}
         )
-        return [json.loads(line) for line in answer.text.splitlines()]
+        return [msgspec.json.decode(line) for line in answer.text.splitlines()]
 
     def remove(self, container_id: str) -> None:
         self._http.delete(f"/containers/{container_id}", params={"force": "1"})
 
     def remove_all(self) -> None:
         """Remove what this client started, and nothing else."""
-        filters = json.dumps({"label": [f"{TEST_LABEL}={self._run}"]})
+        filters = _json({"label": [f"{TEST_LABEL}={self._run}"]})
         for row in self._http.get("/containers/json", params={"all": "1", "filters": filters}).json():
             self.remove(row["Id"])
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 class OwnDockerd:

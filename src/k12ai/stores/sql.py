@@ -219,8 +219,12 @@ def _fail(group: Sequence[_Write], problem: Exception) -> None:
 
 def _claim(data_dir: Path) -> IO[str]:
     """Make the directory this server's own for as long as the returned file is open."""
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (data_dir / "lock").open("w")
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("w")
+    except OSError as error:
+        why = f"{data_dir}: {error.strerror}"
+        raise SettingsError(Text(f"data_dir: cannot use {why}", f"data_dir：无法使用 {why}")) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,0 +1,107 @@
+"""Cgroup files of version 1 and 2, as trees below a directory of the test's.
+
+The trees have the shape that was seen on Docker 20.10 with cgroup v1 (cgroupfs driver) and that the
+kernel documents for v2 with the systemd driver. Version 2 is not run against a live kernel here.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from k12ai.runtimes.cgroups import Cgroups, CgroupUnreachable
+
+ID = "8b6ffc639" + "0" * 55
+
+
+def tree(root: Path, files: dict[str, str]) -> Cgroups:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return Cgroups(root)
+
+
+def version_1(root: Path, *, mount_root: str = "/", limit: int = 9223372036854771712) -> Cgroups:
+    inside = f"/docker/{ID}".removeprefix(mount_root.rstrip("/"))
+    return tree(
+        root,
+        {
+            "proc/self/mountinfo": (
+                "24 18 0:21 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
+                f"31 24 0:28 {mount_root} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+                f"32 24 0:29 {mount_root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+                "33 24 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+            ),
+            "proc/42/cgroup": f"5:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}\n0::/\n",
+            f"sys/fs/cgroup/memory{inside}/memory.usage_in_bytes": "5000000\n",
+            f"sys/fs/cgroup/memory{inside}/memory.limit_in_bytes": f"{limit}\n",
+            f"sys/fs/cgroup/memory{inside}/memory.stat": "cache 9\ninactive_file 7\ntotal_inactive_file 1000000\n",
+            f"sys/fs/cgroup/cpu,cpuacct{inside}/cpuacct.usage": "123456789\n",
+        },
+    )
+
+
+def version_2(root: Path, *, limit: str = "max") -> Cgroups:
+    inside = f"system.slice/docker-{ID}.scope"
+    return tree(
+        root,
+        {
+            "proc/self/mountinfo": "33 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
+            "proc/42/cgroup": f"0::/{inside}\n",
+            f"sys/fs/cgroup/{inside}/memory.current": "5000000\n",
+            f"sys/fs/cgroup/{inside}/memory.max": f"{limit}\n",
+            f"sys/fs/cgroup/{inside}/memory.stat": "anon 3\ninactive_anon 5\ninactive_file 1000000\nslab 1\n",
+            f"sys/fs/cgroup/{inside}/cpu.stat": "usage_usec 123456\nuser_usec 1\nsystem_usec 2\n",
+        },
+    )
+
+
+def test_version_1_leaves_out_the_cache_that_can_be_dropped(tmp_path: Path) -> None:
+    usage = version_1(tmp_path).reader(42, ID).read()
+    assert (usage.cpu_ns, usage.memory_bytes, usage.memory_limit_bytes) == (123456789, 4000000, None)
+
+
+def test_version_2_leaves_out_the_cache_that_can_be_dropped(tmp_path: Path) -> None:
+    usage = version_2(tmp_path).reader(42, ID).read()
+    assert (usage.cpu_ns, usage.memory_bytes, usage.memory_limit_bytes) == (123456000, 4000000, None)
+
+
+def test_limits_are_read_in_both_versions(tmp_path: Path) -> None:
+    assert version_1(tmp_path / "1", limit=1 << 25).reader(42, ID).read().memory_limit_bytes == 1 << 25
+    assert version_2(tmp_path / "2", limit="33554432").reader(42, ID).read().memory_limit_bytes == 1 << 25
+
+
+def test_a_hierarchy_mounted_below_its_root_is_found(tmp_path: Path) -> None:
+    """As inside of a container that sees only a part of the hierarchy."""
+    assert version_1(tmp_path, mount_root="/docker").reader(42, ID).read().cpu_ns == 123456789
+
+
+def test_more_cache_than_usage_is_no_negative_memory(tmp_path: Path) -> None:
+    cgroups = version_2(tmp_path)
+    stat = tmp_path / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/memory.stat"
+    stat.write_text("inactive_file 9000000\n")
+    assert cgroups.reader(42, ID).read().memory_bytes == 0
+
+
+def test_a_pid_of_another_container_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """A remote Engine's pids mean something else here, and pids are used again."""
+    with pytest.raises(CgroupUnreachable):
+        version_1(tmp_path).reader(42, "f" * 64)
+
+
+def test_a_process_that_is_gone_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(CgroupUnreachable):
+        version_1(tmp_path).reader(43, ID)
+
+
+def test_a_cgroup_that_went_away_is_unreachable(tmp_path: Path) -> None:
+    reader = version_2(tmp_path).reader(42, ID)
+    (tmp_path / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/cpu.stat").unlink()
+    with pytest.raises(CgroupUnreachable):
+        reader.read()
+
+
+def test_a_real_process_outside_of_any_container_is_unreachable() -> None:
+    with pytest.raises(CgroupUnreachable):
+        Cgroups().reader(os.getpid(), ID)

@@ -1,0 +1,84 @@
+"""Fakes: small working versions of what a test does not want for real."""
+
+from collections.abc import Mapping
+
+from k12ai.errors import ContainerNotFound, K12AIError
+from k12ai.models import Gpu
+from k12ai.monitor.gpu import GpuReading
+from k12ai.runtimes.base import Condition, Runtime, Unit
+from k12ai.runtimes.cgroups import Usage
+from k12ai.texts import Text
+
+AWAY = Text("it went away", "它不见了")
+
+
+def unit(number: int = 1, **fields: object) -> Unit:
+    """Return a unit whose id is made of its number."""
+    values: dict[str, object] = {
+        "container_id": f"{number:064x}"[::-1],
+        "pid": 1000 + number,
+        "service_name": "k12cv",
+        "op": "train.start",
+        "user": f"student{number}",
+        "service_uuid": f"project{number}",
+        "status": "running",
+        "started_at": "2026-01-01T00:00:00Z",
+        "gpus": (),
+    }
+    return Unit(**(values | fields))  # type: ignore[arg-type]
+
+
+class FakeRuntime(Runtime):
+    """A runtime whose units run on a table: 25 % of a core each, 64 MiB."""
+
+    def __init__(self, *units: Unit, name: str = "fake") -> None:
+        self.name = name
+        self.table = {each.container_id: each for each in units}
+        self.present = Condition(available=True, listed=True)
+        self.reads = 0
+        self.at_ns = 0
+        self.stopped: list[tuple[str, int]] = []
+        self.failure: K12AIError | None = None
+
+    @property
+    def condition(self) -> Condition:
+        return self.present
+
+    @property
+    def units(self) -> Mapping[str, Unit]:
+        return dict(self.table)
+
+    async def usage(self, *, fresh: bool = False) -> Mapping[str, Usage]:
+        self.reads += 1
+        self.at_ns += 1_000_000_000
+        return {key: Usage(self.at_ns, self.at_ns // 4, 64 << 20, None) for key in self.table}
+
+    async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
+        if self.failure is not None:
+            raise self.failure
+        found = [
+            each
+            for key, each in self.table.items()
+            if key.startswith(container_id) and service_name in (None, each.service_name)
+        ]
+        if len(found) != 1:
+            raise ContainerNotFound(container_id)
+        self.stopped.append((container_id, grace_s))
+        return found[0].short_id
+
+
+class FakeGpus:
+    """A probe with two GPUs and nothing to say about them."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def read(self) -> GpuReading:
+        gpus = [
+            Gpu("Fake A", 50.0, 24 << 30, 6 << 30, 25.0, 0, "GPU-0", 61.0, 120.5),
+            Gpu("Fake B", None, 24 << 30, 0, 0.0, 1, "GPU-1", None, None),
+        ]
+        return GpuReading(gpus)
+
+    def close(self) -> None:
+        self.closed = True
