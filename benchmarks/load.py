@@ -13,7 +13,6 @@ from typing import NamedTuple
 HOST = "127.0.0.1"
 TIMEOUT_MS = 30_000
 _END = b"\r\n\r\n"
-_LENGTH = b"content-length:"
 
 
 class Target(NamedTuple):
@@ -77,9 +76,13 @@ class Connection:
             return self._missing == 0
         return self._begin(count)
 
-    def header(self, name: bytes) -> bytes:
-        """Return a header field of the last answer."""
-        start = self._head.index(name + b":") + len(name) + 1
+    def header(self, name: bytes, default: bytes | None = None) -> bytes:
+        """Return a header field of the last answer; without a default, it must be there."""
+        start = self._head.find(b"\r\n" + name + b":") + len(name) + 3
+        if start < len(name) + 3:
+            if default is None:
+                raise UnexpectedAnswer(f"no {name.decode()} in {self._head.decode('latin-1')}")
+            return default
         return self._head[start : self._head.index(b"\r\n", start)].strip()
 
     def close(self) -> None:
@@ -123,4 +126,6 @@ def closed_loop(
     finally:
         for client in clients:
             client.close()
-    return Load(len(latencies), now - started, statistics.median(latencies), statistics.quantiles(latencies, n=100)[98])
+    return Load(
+        len(latencies), now - started, statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
+    )

@@ -28,7 +28,8 @@ def litestar_app(answer: bytes) -> Any:
 def asgi_app(answer: bytes) -> Any:
     """Return the least an ASGI server can run: one answer for all, and a signal to wait for.
 
-    ``GET /signal`` is answered at the next ``PUT /signal``, from memory: the floor of a blocking read.
+    ``GET /signal?index=`` is answered at the next ``PUT /signal``, from memory: the floor of a blocking
+    read.
     """
     head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
     signal = asyncio.Event()
@@ -38,7 +39,7 @@ def asgi_app(answer: bytes) -> Any:
             if scope["method"] == "PUT":
                 signal.set()
                 signal.clear()  # the waiters are on their way, and the next ones wait again
-            else:
+            elif scope["query_string"]:
                 await signal.wait()
         await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": answer})

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,18 +70,15 @@ def _engine(docker_host: str) -> Iterator[EngineClient]:
 
 
 @pytest.fixture(name="own_dockerd")
-def _own_dockerd(
-    request: pytest.FixtureRequest, docker_host: str, tmp_path: Path
-) -> Iterator[Callable[..., OwnDockerd]]:
+def _own_dockerd(request: pytest.FixtureRequest, docker_host: str) -> Iterator[Callable[..., OwnDockerd]]:
     """Start Engines of the test's own, which it may kill."""
     if shutil.which("dockerd") is None or os.geteuid() != 0:
         _absent(request, "docker", "an Engine to kill needs dockerd and root")
     started: list[OwnDockerd] = []
 
     def start(*, live_restore: bool) -> OwnDockerd:
-        root = tmp_path / f"dockerd{len(started)}"
-        root.mkdir()
-        dockerd = OwnDockerd(root, live_restore=live_restore)
+        # The path of containerd's socket below it may have 108 bytes; a test's own directory is longer.
+        dockerd = OwnDockerd(Path(tempfile.mkdtemp(prefix="k12ai-")), live_restore=live_restore)
         started.append(dockerd)
         dockerd.start()
         client = EngineClient(dockerd.address)

@@ -30,9 +30,7 @@ def nvml(**changed: Any) -> Any:
         "nvmlDeviceGetUUID": lambda _: "GPU-1",
         "nvmlShutdown": lambda: None,
     }
-    return SimpleNamespace(
-        **functions | dict.fromkeys(changed.pop("unsupported", ()), not_supported) | changed
-    )
+    return SimpleNamespace(**functions | dict.fromkeys(changed.pop("unsupported", ()), not_supported) | changed)
 
 
 def test_memory_is_in_bytes_and_power_in_watts() -> None:

@@ -51,9 +51,11 @@ Usage = namedtuple("Usage", "total used percent")
 def _partitions(monkeypatch: pytest.MonkeyPatch) -> list[Partition]:
     table: list[Partition] = []
     virtual = ("overlay", "tmpfs", "nfs4")
-    monkeypatch.setattr(
-        psutil, "disk_partitions", lambda all: [each for each in table if all or each.fstype not in virtual]
-    )
+
+    def partitions(**asked: bool) -> list[Partition]:
+        return [each for each in table if asked["all"] or each.fstype not in virtual]
+
+    monkeypatch.setattr(psutil, "disk_partitions", partitions)
     monkeypatch.setattr(psutil, "disk_usage", lambda path: Usage(100, 50, 50.0))
     return table
 

@@ -16,12 +16,13 @@ from tests.support.fakes import AWAY, unit
 
 HOST_MEMORY = 8 << 30
 SECOND = 1_000_000_000
+PRESENT = Condition(available=True, listed=True)
 
 
 def reading(
     usage: dict[Unit, Usage | None],
     *,
-    condition: Condition = Condition(available=True, listed=True),
+    condition: Condition = PRESENT,
     notes: tuple[Note, ...] = (),
     gpu_notes: tuple[Text, ...] = (),
 ) -> Reading:

@@ -36,7 +36,7 @@ def version_1(root: Path, *, mount_root: str = "/", limit: int = 922337203685477
             "proc/42/cgroup": f"5:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}\n0::/\n",
             f"sys/fs/cgroup/memory{inside}/memory.usage_in_bytes": "5000000\n",
             f"sys/fs/cgroup/memory{inside}/memory.limit_in_bytes": f"{limit}\n",
-            f"sys/fs/cgroup/memory{inside}/memory.stat": "cache 9\ninactive_file 7\ntotal_inactive_file 1000000\n",
+            f"sys/fs/cgroup/memory{inside}/memory.stat": "inactive_file 7\ntotal_inactive_file 1000000\n",
             f"sys/fs/cgroup/cpu,cpuacct{inside}/cpuacct.usage": "123456789\n",
         },
     )

@@ -1,0 +1,125 @@
+"""Labelled containers to be measured, and the Engine they run in."""
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.support.engine import EngineClient
+
+DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
+_AT_ONCE = 4
+_TIMEOUT_MS = 60_000
+
+
+class Skipped(Exception):
+    """A row cannot be measured here; the words say why."""
+
+
+class Fleet:
+    """As many idle containers as a row needs; see `fleet`, which removes them."""
+
+    def __init__(self, engine: EngineClient | None, reason: str = "") -> None:
+        self._engine = engine
+        self._reason = reason
+        self._ids: list[str] = []
+
+    def resize(self, count: int) -> int:
+        """Start or remove containers until there are ``count``; return how many there are."""
+        if self._engine is None:
+            return 0
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(self._engine.remove, self._ids[count:]))
+            self._ids = self._ids[:count]
+            self._ids += pool.map(self._start, range(len(self._ids), count))
+        return count
+
+    def require(self, count: int) -> None:
+        """`resize`, or raise `Skipped` where no Engine answers."""
+        if self.resize(count) < count:
+            raise Skipped(self._reason)
+
+    def pids(self) -> dict[str, int]:
+        """Return each container's first process by the container's full id."""
+        assert self._engine is not None
+        return {each: int(self._engine.state(each)["Pid"]) for each in self._ids}
+
+    def one_shot_stats_s(self, rounds: int) -> float:
+        """Return how long the Engine takes for one-shot statistics of all containers, asked for at once."""
+        assert self._engine is not None
+        path = self._engine.address.removeprefix("unix://")
+        return statistics.median(_ask_all(path, self._ids) for _ in range(rounds))
+
+    def _start(self, number: int) -> str:
+        assert self._engine is not None
+        # One process that sleeps: what is measured must not be disturbed by what is watched.
+        return self._engine.run("exec sleep 1000000", user=f"student{number:02}", service_uuid=f"{number:06}")
+
+
+@contextlib.contextmanager
+def fleet() -> Iterator[Fleet]:
+    """Yield a fleet in the Engine of ``DOCKER_HOST``; its containers are removed in the end."""
+    address = os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
+    if not address.startswith("unix://"):
+        yield Fleet(None, f"no Docker Engine on a socket of this machine, but {address}")
+        return
+    engine = EngineClient(address)
+    try:
+        if not engine.answers():
+            yield Fleet(None, "no Docker Engine")
+        elif shutil.which("busybox") is None:
+            yield Fleet(None, "no Docker image: it is made of busybox-static, which is not installed")
+        else:
+            engine.import_image()
+            yield from _removed_in_the_end(engine)
+    finally:
+        engine.close()
+
+
+def _removed_in_the_end(engine: EngineClient) -> Iterator[Fleet]:
+    try:
+        yield Fleet(engine)
+    finally:
+        engine.remove_all()
+
+
+def _ask_all(path: str, ids: Sequence[str]) -> float:
+    asked = [_connected(path) for _ in ids]
+    try:
+        started = time.perf_counter()
+        for each, container_id in zip(asked, ids, strict=True):
+            query = f"/containers/{container_id}/stats?stream=false&one-shot=true"
+            # Closed by the Engine when the answer is complete: its end needs no parsing.
+            each.sendall(f"GET {query} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode())
+        _await_all(asked)
+        return time.perf_counter() - started
+    finally:
+        for each in asked:
+            each.close()
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    return connection
+
+
+def _await_all(asked: Sequence[socket.socket]) -> None:
+    poll = select.poll()
+    open_ones = {each.fileno(): each for each in asked}
+    answers = dict.fromkeys(open_ones, b"")
+    for descriptor in open_ones:
+        poll.register(descriptor, select.POLLIN)
+    while open_ones:
+        for descriptor, _ in poll.poll(_TIMEOUT_MS):
+            if received := open_ones[descriptor].recv(65536):
+                answers[descriptor] += received
+            else:
+                poll.unregister(descriptor)
+                del open_ones[descriptor]
+    assert all(b"200 OK" in answer[:20] and b"cpu_stats" in answer for answer in answers.values())
