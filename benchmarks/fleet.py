@@ -6,10 +6,12 @@ import select
 import shutil
 import socket
 import statistics
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 from tests.support.engine import EngineClient
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
@@ -48,6 +50,18 @@ class Fleet:
         """Return each container's first process by the container's full id."""
         assert self._engine is not None
         return {each: int(self._engine.state(each)["Pid"]) for each in self._ids}
+
+    def engine_pids(self) -> list[int]:
+        """Return the processes of the Engine: dockerd and its containerd."""
+        assert self._engine is not None
+        with _connected(self._engine.address.removeprefix("unix://")) as connection:
+            (pid,) = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4))
+        names = ("dockerd", "containerd")
+        everywhere = [each for each in psutil.process_iter() if each.name() in names]
+        # Another Engine's work is none of this one's, where the socket tells whose it is (systemd's do not)
+        # and where dockerd has a containerd of its own.
+        family = [each for each in everywhere if pid in (each.pid, each.ppid())]
+        return [each.pid for each in (family if len(family) == len(names) else everywhere)]
 
     def one_shot_stats_s(self, rounds: int) -> float:
         """Return how long the Engine takes for one-shot statistics of all containers, asked for at once."""

@@ -63,11 +63,6 @@ def _posix_clock(pid: int) -> int | None:
     return clock.value if library.clock_getcpuclockid(pid, ctypes.byref(clock)) == 0 else None
 
 
-def processes_named(*names: str) -> list[int]:
-    """Return the ids of the processes with one of these names."""
-    return [each.pid for each in psutil.process_iter(["name"]) if each.info["name"] in names]
-
-
 def resident_bytes(pid: int) -> int:
     """Return how much memory a process holds."""
     return int(psutil.Process(pid).memory_info().rss)

@@ -9,7 +9,7 @@ from tests.support.server import Server
 
 from benchmarks.bench import CONNECTIONS, CONTAINERS, Bench, stats_of
 from benchmarks.load import closed_loop
-from benchmarks.machine import CpuClock, processes_named
+from benchmarks.machine import CpuClock
 from benchmarks.table import Quantity, Row
 from k12ai.monitor.host import read_host
 from k12ai.runtimes.cgroups import Cgroups, CgroupUnreachable
@@ -61,12 +61,12 @@ def cost(bench: Bench) -> list[Row]:
     floor = _reads_alone_cores(bench)
     server_s = engine_s = 0.0
     for _ in range(bench.scale.idle_rounds):
-        engine_s -= _engine_over(bench.scale.idle_s)
+        engine_s -= _engine_over(bench, bench.scale.idle_s)
         with bench.server(CONTAINERS) as server:
             time.sleep(SETTLE_S)
             clock = CpuClock(server.process.pid)
             before = clock.seconds()
-            engine_s += _engine_over(bench.scale.idle_s)
+            engine_s += _engine_over(bench, bench.scale.idle_s)
             server_s += clock.seconds() - before
     seconds = bench.scale.idle_s * bench.scale.idle_rounds
     own, engine = server_s / seconds, max(0.0, engine_s / seconds)
@@ -112,9 +112,9 @@ def _reads_alone_cores(bench: Bench) -> Quantity | None:
     return Quantity((time.thread_time() - before) / rounds / Settings().sample_interval_s, "cores")
 
 
-def _engine_over(seconds: float) -> float:
+def _engine_over(bench: Bench, seconds: float) -> float:
     """Return the processor time that the Engine uses from now on for so long."""
-    clocks = [CpuClock(pid) for pid in processes_named("dockerd", "containerd")]
+    clocks = [CpuClock(pid) for pid in bench.fleet.engine_pids()]
     before = sum(clock.seconds() for clock in clocks)
     time.sleep(seconds)
     return sum(clock.seconds() for clock in clocks) - before

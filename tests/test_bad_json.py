@@ -135,9 +135,7 @@ NOT_UTF8_WHERE_NOBODY_LOOKS = {
 
 
 @pytest.mark.xfail(strict=True, reason="msgspec skips the values of unknown fields without decoding them")
-@pytest.mark.parametrize(
-    "body", NOT_UTF8_WHERE_NOBODY_LOOKS.values(), ids=NOT_UTF8_WHERE_NOBODY_LOOKS.keys()
-)
+@pytest.mark.parametrize("body", NOT_UTF8_WHERE_NOBODY_LOOKS.values(), ids=NOT_UTF8_WHERE_NOBODY_LOOKS.keys())
 def test_a_body_is_utf8_also_where_nobody_looks(server: Server, body: bytes) -> None:
     """Bytes that are not UTF-8 are a 400 with 100103 wherever in the body they stand."""
     answer = post(server, body)
@@ -251,9 +249,7 @@ OTHER_TYPES = (
 
 @pytest.mark.parametrize("path", [STATS, CONTROL])
 @pytest.mark.parametrize("content_type", OTHER_TYPES)
-def test_what_is_not_declared_as_json_is_refused(
-    server: Server, path: str, content_type: str | None
-) -> None:
+def test_what_is_not_declared_as_json_is_refused(server: Server, path: str, content_type: str | None) -> None:
     """A good body under another media type, or under none, is a 415 with 100103: no form can send it."""
     answer = post(server, GOOD, path=path, content_type=content_type)
     assert answer.status_code == 415
@@ -296,7 +292,7 @@ def test_an_accepted_oddity_does_not_keep_the_server_from_starting_again(
     first = start_server(name="odd")
     accepted = [
         levels
-        for levels in range(900, 1000)
+        for levels in range(930, 1000)
         if post(first, with_param(nested(levels))[:-1] + b',"async":true}').status_code == 202
     ]
     assert accepted

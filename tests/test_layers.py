@@ -1,0 +1,84 @@
+"""Imports go one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+# What each part may import of this package, besides itself and what is below.
+BASE = {"_version", "texts", "catalogue", "errors", "settings", "models"}
+TOOLS = {"worker", "background"}
+ALLOWED = {
+    "texts": set(),
+    "catalogue": {"texts"},
+    "errors": {"texts", "catalogue"},
+    "settings": {"texts"},
+    "models": {"texts", "catalogue"},
+    "worker": set(),
+    "background": set(),
+    "closing": BASE,
+    "logs": {"settings"},
+    "envelope": BASE,
+    "stores": BASE | TOOLS,
+    "runtimes": BASE | TOOLS,
+    "monitor": BASE | TOOLS | {"runtimes"},
+    "control": BASE | {"runtimes"},
+    "platform": BASE | {"control", "envelope", "monitor"},
+    "deferred": BASE | TOOLS | {"stores"},
+    "api": BASE | TOOLS | {"closing", "deferred", "envelope", "monitor", "platform", "stores"},
+    "protocol": set(),
+    "client": {"texts", "catalogue", "models"},
+}
+CLIENT_SIDE = ("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12libs.utils.nb_easy")
+SERVER_ONLY = (
+    "litestar",
+    "uvicorn",
+    "sqlalchemy",
+    "alembic",
+    "aiodocker",
+    "psutil",
+    "structlog",
+    "prometheus_client",
+)
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("k12ai.")}
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_a_part_imports_only_what_is_below_it(part: str) -> None:
+    package = SOURCE / "k12ai" / part
+    files = sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+    assert files
+    for path in files:
+        parts = {name.split(".")[1] for name in imports(path)} - {part}
+        assert parts <= ALLOWED[part], f"{path.name} imports {sorted(parts - ALLOWED[part])}"
+
+
+@pytest.mark.parametrize("module", CLIENT_SIDE)
+def test_the_client_needs_nothing_of_the_server(module: str) -> None:
+    """Run in a fresh interpreter in which the server's libraries cannot be imported."""
+    block = "; ".join(f"sys.modules[{name!r}] = None" for name in SERVER_ONLY)
+    program = f"import sys; {block}; import {module}"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_without_the_server_extra_serve_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['litestar'] = None; sys.argv = ['k12ai', 'serve']; "
+        "from k12ai.cli.main import run; run()"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert told.returncode == 2
+    assert "pip install 'k12ai[server]'" in told.stderr
