@@ -141,58 +141,78 @@ def _json(value: Any) -> str:
 
 
 class OwnDockerd:
-    """An Engine of the test's own, to be killed and started again without harm to anybody's."""
+    """An Engine of the test's own, to be killed and started again without harm to anybody's.
+
+    containerd is started beside it, as an operating system does, and survives its deaths.
+    """
 
     def __init__(self, root: Path, *, live_restore: bool) -> None:
         self._root = root
         self._live_restore = live_restore
-        self._socket = root / "docker.sock"
-        self.address = f"unix://{self._socket}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.address = f"unix://{root / 'docker.sock'}"
+        self._containerd: subprocess.Popen[bytes] | None = None
+        self._dockerd: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [
+        if self._containerd is None:
+            self._containerd = self._start_containerd()
+        (self._root / "docker.pid").unlink(missing_ok=True)
+        self._dockerd = self._run(
             "dockerd",
-            *("--data-root", str(self._root / "root"), "--exec-root", str(self._root / "exec")),
-            *("--pidfile", str(self._root / "pid"), "-H", self.address),
+            *("--data-root", str(self._root / "data"), "--exec-root", str(self._root / "exec")),
+            *("--pidfile", str(self._root / "docker.pid"), "-H", self.address),
+            *("--containerd", str(self._root / "c.sock")),
             *("--bridge=none", "--iptables=false", "--ip6tables=false"),
             *(["--live-restore"] if self._live_restore else []),
-        ]
-        (self._root / "pid").unlink(missing_ok=True)
-        log = (self._root / "dockerd.log").open("ab")
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        log.close()
+        )
         client = EngineClient(self.address)
         deadline = time.monotonic() + 60
         while not client.answers():
-            assert self._process.poll() is None, (self._root / "dockerd.log").read_text()[-2000:]
-            assert time.monotonic() < deadline, "dockerd did not come up"
+            assert self._dockerd.poll() is None, self._log.read_text()[-2000:]
+            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
             time.sleep(0.1)
         client.close()
 
     def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
+        assert self._dockerd is not None
+        self._dockerd.send_signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):
-            self._process.wait(timeout=60)
+            self._dockerd.wait(timeout=60)
 
     def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            client = EngineClient(self.address)
-            if client.answers():
-                for row in client._http.get("/containers/json", params={"all": "1"}).json():
-                    client.remove(row["Id"])
-            client.close()
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        # containerd and its shims were started in dockerd's own exec root.
-        subprocess.run(["pkill", "-KILL", "-f", str(self._root / "exec")], check=False)
+        if self._dockerd is not None and self._dockerd.poll() is None:
+            self._dockerd.send_signal(signal.SIGCONT)
+            _end(self._dockerd)
+        # The shims, and with them the containers, of this Engine: their command line has its directory.
+        subprocess.run(["pkill", "-KILL", "-f", f"containerd-shim.*{self._root}"], check=False)
+        if self._containerd is not None:
+            _end(self._containerd)
         for mount in sorted(Path("/proc/self/mounts").read_text().splitlines(), reverse=True):
             if (point := mount.split()[1]).startswith(str(self._root)):
                 subprocess.run(["umount", "-l", point], check=False)
         shutil.rmtree(self._root, ignore_errors=True)
+
+    @property
+    def _log(self) -> Path:
+        return self._root / "log"
+
+    def _start_containerd(self) -> "subprocess.Popen[bytes]":
+        config = self._root / "containerd.toml"
+        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        return self._run(
+            *("containerd", "--config", str(config), "--address", str(self._root / "c.sock")),
+            *("--root", str(self._root / "c-data"), "--state", str(self._root / "c-state")),
+        )
+
+    def _run(self, *command: str) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -125,7 +125,9 @@ def derive(before: Reading, after: Reading, previous: Snapshot | None = None) ->
 
 
 def _container(unit: Unit, before: Usage | None, after: Usage, host_memory: int) -> Container:
-    total = min(after.memory_limit_bytes or host_memory, host_memory)
+    total = after.memory_limit_bytes or host_memory
+    if after.since is None:  # measured on this machine, whose memory a limit may exceed
+        total = min(total, host_memory)
     return Container(
         id=unit.short_id,
         cpu_percent=_cpu_percent(before, after),
