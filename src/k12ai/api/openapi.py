@@ -39,6 +39,11 @@ def document() -> dict[str, Any]:
             "description": "What the machine is doing, control, and results under keys. "
             "Errors under `/k12ai` are envelopes, under `/v1/kv` plain text, elsewhere problem documents.",
         },
+        "tags": [
+            {"name": "Platform", "description": "What the machine is doing, and control."},
+            {"name": "Results", "description": "Keys and values, as Consul serves them."},
+            {"name": "Server", "description": "For operators."},
+        ],
         "paths": {
             "/k12ai/platform/stats": {"post": _stats()},
             "/k12ai/platform/control": {"post": _control()},
@@ -101,7 +106,7 @@ def _platform_operation(
     errors: tuple[str, ...],
     example: dict[str, Any],
 ) -> dict[str, Any]:
-    request = {
+    shape = {
         "allOf": [{"$ref": "#/components/schemas/PlatformRequest"}],
         "properties": {
             "op": {"const": op},
@@ -109,15 +114,15 @@ def _platform_operation(
                 "anyOf": [{"$ref": f"#/components/schemas/{params}"}, {"type": "string"}, {"type": "null"}]
             },
         },
-        "examples": [
-            {"op": op, "user": "test", "service_name": "k12platform", "service_uuid": "uuid", "async": False,
-             "service_params": example}
-        ],
-    }  # fmt: skip
+    }
+    # In the order of the published request; the page fills its form with it.
+    filled = {"op": op, "user": "test", "service_name": "k12platform", "service_uuid": "uuid"}
+    filled |= {"service_params": example, "async": False}
     return {
         "operationId": name,
         "summary": summary,
-        "requestBody": {"required": True, "content": {_JSON: {"schema": request}}},
+        "tags": ["Platform"],
+        "requestBody": {"required": True, "content": {_JSON: {"schema": shape, "example": filled}}},
         "responses": {
             "200": _response("Done", _JSON, _answer(message)),
             "202": _response(
@@ -190,6 +195,7 @@ def _kv_operation(
     return {
         "operationId": name,
         "summary": summary,
+        "tags": ["Results"],
         "parameters": parameters,
         "responses": {
             "200": success,
@@ -207,6 +213,7 @@ def _simple(name: str, summary: str, media: str, shape: str | None, errors: tupl
     return {
         "operationId": name,
         "summary": summary,
+        "tags": ["Server"],
         "responses": {
             "200": _response(summary, media, schema),
             **{status: _response(_why(status), media, schema) for status in errors},
