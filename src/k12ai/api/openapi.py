@@ -122,7 +122,10 @@ def _platform_operation(
         "operationId": name,
         "summary": summary,
         "tags": ["Platform"],
-        "requestBody": {"required": True, "content": {_JSON: {"schema": shape, "example": filled}}},
+        "requestBody": {
+            "required": True,
+            "content": {_JSON: {"schema": shape, "examples": {op: {"value": filled}}}},
+        },
         "responses": {
             "200": _response("Done", _JSON, _answer(message)),
             "202": _response(
