@@ -30,7 +30,6 @@ ALLOWED = {
     "platform": BASE | {"control", "envelope", "monitor"},
     "deferred": BASE | TOOLS | {"stores"},
     "api": BASE | TOOLS | {"closing", "deferred", "envelope", "monitor", "platform", "stores"},
-    "protocol": set(),
     "client": {"texts", "catalogue", "models"},
 }
 CLIENT_SIDE = ("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12libs.utils.nb_easy")

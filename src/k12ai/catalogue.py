@@ -299,6 +299,29 @@ ROWS: tuple[Code, ...] = (
         ("Use a method from the Allow header.", "请使用 Allow 头中列出的方法。"),
     ),
     _row(
+        100618,
+        408,
+        ("request took too long", "请求传输超时"),
+        (
+            "The connection was open, but the request did not arrive in time.",
+            "连接已建立，但请求没有及时到达。",
+        ),
+        (
+            "Send it again over a better connection, or in smaller pieces.",
+            "请在更好的网络下重试，或减少单次发送的内容。",
+        ),
+    ),
+    _row(
+        100619,
+        400,
+        ("request is not understood", "无法理解该请求"),
+        ("What came is not HTTP/1.1 as this server speaks it.", "收到的内容不是本服务器支持的 HTTP/1.1。"),
+        (
+            "Use an ordinary HTTP client, and look at what is between it and the server.",
+            "请使用普通的 HTTP 客户端，并检查中间的代理。",
+        ),
+    ),
+    _row(
         100901,
         None,
         ("out of memory", "内存不足"),

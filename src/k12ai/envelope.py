@@ -36,7 +36,6 @@ _EXPECTED: Mapping[str, Text] = {
     ),
 }
 
-_request_decoder = msgspec.json.Decoder(PlatformRequest)
 # msgspec's words for what is wrong: "Object missing required field `op`" and
 # "Expected `str`, got `int` - at `$.user`".
 _MISSING = re.compile(r"missing required field `(\w+)`")
@@ -46,7 +45,9 @@ _PLACE = re.compile(r"at `\$\.(\w+)")
 def decode_request(body: bytes, ops: Iterable[str]) -> PlatformRequest:
     """Return the envelope; raise the error of the tree that names the first thing wrong with it."""
     try:
-        request = _request_decoder.decode(body)
+        # In two steps: decoding straight into the class would skip unknown fields without looking
+        # whether they are strict JSON.
+        request = msgspec.convert(msgspec.json.decode(body), PlatformRequest)
     except msgspec.ValidationError as error:
         raise _explain(error, "") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -61,10 +62,12 @@ def decode_request(body: bytes, ops: Iterable[str]) -> PlatformRequest:
 
 def decode_params(params: dict[str, Any] | str | None, kind: type[P]) -> P:
     """Return ``service_params`` as ``kind``; absent ones count as an empty object."""
+    if params is None:
+        params = {}
     try:
         if isinstance(params, str):
-            return msgspec.json.decode(params, type=kind)
-        return msgspec.convert(params or {}, kind)
+            params = msgspec.json.decode(params)
+        return msgspec.convert(params, kind)
     except msgspec.ValidationError as error:
         raise _explain(error, "service_params") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -12,7 +12,9 @@
     │   ├── TooLarge                 100613  413
     │   │   ├── HeadersTooLarge      100613  431
     │   │   └── UrlTooLong           100613  414
-    │   ├── BodyTooSlow              100103  408
+    │   ├── RequestTooSlow           100618  408
+    │   ├── MalformedRequest         100619  400
+    │   ├── CodingNotSupported       100619  501
     │   ├── ResourceNotFound         100616  404
     │   ├── MethodNotAllowed         100617  405
     │   ├── HostRefused              100605  421
@@ -139,15 +141,39 @@ class UrlTooLong(TooLarge):
         RequestError.__init__(self, Text("the URL is too long", "URL 过长"))
 
 
-class BodyTooSlow(RequestError):
-    """The body did not arrive within its deadline."""
+class RequestTooSlow(RequestError):
+    """The request did not arrive within its deadline."""
 
     status = 408
-    code = 100103
+    code = 100618
 
     def __init__(self, deadline_s: float) -> None:
         super().__init__(
-            Text(f"the body did not arrive within {deadline_s:g} s", f"请求体未在 {deadline_s:g} 秒内到达")
+            Text(f"the request did not arrive within {deadline_s:g} s", f"请求未在 {deadline_s:g} 秒内到达")
+        )
+
+
+class MalformedRequest(RequestError):
+    """What came is not HTTP/1.1."""
+
+    code = 100619
+
+    def __init__(self) -> None:
+        super().__init__(Text("the request is not valid HTTP/1.1", "请求不是有效的 HTTP/1.1"))
+
+
+class CodingNotSupported(RequestError):
+    """The body comes in a transfer coding, or behind an upgrade, that this server does not undo."""
+
+    status = 501
+    code = 100619
+
+    def __init__(self) -> None:
+        super().__init__(
+            Text(
+                "only plain and chunked bodies are understood, and no upgrades",
+                "只支持普通和分块（chunked）的请求体，不支持协议升级",
+            )
         )
 
 

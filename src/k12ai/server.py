@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 
 import uvicorn
 
+from k12ai.api.protocol import BoundedProtocol
 from k12ai.api.wire import HttpApp
 from k12ai.app import opened
 from k12ai.closing import Closing
 from k12ai.logs import configure_logs
-from k12ai.protocol import BoundedProtocol
 from k12ai.settings import Settings, SettingsError
 from k12ai.texts import Text
 
@@ -74,9 +74,13 @@ class _Server(uvicorn.Server):
         self.accepting.set()
 
     async def main_loop(self) -> None:
-        """Serve until the server closes, keeping the Date header right."""
+        """Serve until the server closes; once a second, set the Date header and end what is too slow."""
+        loop = asyncio.get_running_loop()
         while not self._closing.started:
             await self.on_tick(0)
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.expire(loop.time())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), timeout=1)
 

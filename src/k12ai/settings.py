@@ -169,7 +169,9 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:
     for field in msgspec.structs.fields(Settings):
         raw = environ.get(environment_name(field.name))
         if raw:
-            values[field.name] = [part.strip() for part in raw.split(",")] if _is_list(field.type) else raw
+            values[field.name] = (
+                [part.strip() for part in raw.split(",") if part.strip()] if _is_list(field.type) else raw
+            )
     return values
 
 

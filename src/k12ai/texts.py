@@ -28,7 +28,7 @@ def preferred_language(accept_language: str | None) -> Language:
     best: Language = "en"
     best_quality = 0.0
     for part in (accept_language or "").split(","):
-        tag, _, parameters = part.strip().lower().partition(";")
+        tag, *parameters = (piece.strip() for piece in part.lower().split(";"))
         primary = tag.split("-")[0]
         if primary not in ("en", "zh"):
             continue
@@ -38,11 +38,12 @@ def preferred_language(accept_language: str | None) -> Language:
     return best
 
 
-def _quality(parameters: str) -> float:
-    name, _, value = parameters.strip().partition("=")
-    if name.strip() != "q":
-        return 1.0
-    try:
-        return min(max(float(value), 0.0), 1.0)
-    except ValueError:
-        return 0.0
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0

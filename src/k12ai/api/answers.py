@@ -27,8 +27,8 @@ class Rendered(NamedTuple):
 
 def language_of(scope: HTTPScope) -> Language:
     """Return the language that the caller prefers."""
-    accepted = wire.header(scope, b"accept-language")
-    return "en" if accepted is None else preferred_language(accepted.decode("latin-1"))
+    accepted = [value for name, value in scope["headers"] if name == b"accept-language"]
+    return preferred_language(b",".join(accepted).decode("latin-1")) if accepted else "en"
 
 
 def render(error: K12AIError, scope: HTTPScope) -> Rendered:
@@ -39,7 +39,7 @@ def render(error: K12AIError, scope: HTTPScope) -> Rendered:
     if path.startswith("/k12ai/"):
         body = msgspec.json.encode(answer_of(error, language))
         return Rendered(error.status, body, wire.JSON, headers)
-    if path.startswith("/v1/kv"):
+    if path == "/v1/kv" or path.startswith("/v1/kv/"):
         # Consul's words, which existing clients may compare with.
         return Rendered(error.status, error.detail.en.encode(), wire.PLAIN_TEXT, headers)
     return Rendered(error.status, msgspec.json.encode(_problem(error, scope, language)), PROBLEM_JSON, headers)
@@ -54,6 +54,8 @@ def published(*methods: str) -> Callable[[wire.HttpApp], wire.HttpApp]:
                 if scope["method"] not in methods:
                     raise MethodNotAllowed(methods)
                 await endpoint(scope, receive, send)
+            except wire.CallerGone:
+                pass
             except K12AIError as error:
                 await send_error(error, scope, receive, send)
 

@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 
+import structlog
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, asgi
 from litestar.types import HTTPScope, Receive, Send
 
-from k12ai.api.answers import render
+from k12ai.api.answers import REQUEST_ID, render
 from k12ai.api.gate import Gate
 from k12ai.api.kv import KvRoutes
 from k12ai.api.observe import HttpCounts, Observe
 from k12ai.api.pages import Pages
 from k12ai.api.platform import PlatformRoutes
 from k12ai.api.wire import HttpApp
-from k12ai.errors import K12AIError, MethodNotAllowed, RequestError, ResourceNotFound
+from k12ai.errors import InternalError, K12AIError, MethodNotAllowed, RequestError, ResourceNotFound
 from k12ai.settings import Settings
 from k12ai.texts import Text
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 def application(
@@ -24,7 +27,7 @@ def application(
 ) -> HttpApp:
     """Return everything that is served on the main port."""
 
-    @asgi("/v1/kv", is_mount=True, copy_scope=True)
+    @asgi("/v1/kv", is_mount=True, copy_scope=False)
     async def kv_routes(scope: HTTPScope, receive: Receive, send: Send) -> None:
         scope["path"] = scope["raw_path"].decode("latin-1")  # the framework cuts a mount's own path off
         await kv(scope, receive, send)
@@ -32,8 +35,11 @@ def application(
     routes: Sequence[BaseRouteHandler] = [*platform.handlers(), kv_routes, *pages.handlers()]
     framework = Litestar(
         route_handlers=routes,
-        exception_handlers={HTTPException: _answer_http_exception},
+        exception_handlers={HTTPException: _answer_http_exception, Exception: _answer_fault},
         openapi_config=None,
+        # Not from the environment: with LITESTAR_DEBUG, tracebacks would go to clients.
+        debug=False,
+        pdb_on_exception=False,
         logging_config=None,
     )
     return guarded(framework, settings, counts)
@@ -50,10 +56,25 @@ def _answer_http_exception(request: Request, error: HTTPException) -> Response[b
     if error.status_code == 404:
         problem = ResourceNotFound()
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "GET")
+        allowed = (error.headers or {}).get("allow", "")
         problem = MethodNotAllowed(tuple(part.strip() for part in allowed.split(",")))
     else:
         problem = RequestError(Text(error.detail, error.detail))
+    return _response(problem, request)
+
+
+def _answer_fault(request: Request, error: Exception) -> Response[bytes]:  # type: ignore[type-arg]
+    """Answer a fault of ours: the log has all of it, the caller the id to find it by."""
+    log.error(
+        "request.failed",
+        request_id=request.scope["state"][REQUEST_ID],
+        path=request.scope["path"],
+        exc_info=error,
+    )
+    return _response(InternalError(), request)
+
+
+def _response(problem: K12AIError, request: Request) -> Response[bytes]:  # type: ignore[type-arg]
     status, body, content_type, headers = render(problem, request.scope)
     return Response(
         body,

@@ -17,6 +17,7 @@ from k12ai.errors import HostRefused, K12AIError, OriginRefused
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:/@\s]+)(?::([0-9]{1,5}))?")
 _LOOPBACK_NAME = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _REMEMBERED = 64
+_DECIDING = frozenset({b"host", b"origin", b"sec-fetch-site"})
 
 
 class Gate:
@@ -36,21 +37,19 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: HTTPScope) -> K12AIError | None:
-        host = origin = site = None
+        found: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
-            if name == b"host":
-                if host is not None:
-                    return HostRefused()
-                host = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"sec-fetch-site":
-                site = value
+            if name in _DECIDING:
+                if name in found:  # which of the two would the next program believe?
+                    return HostRefused() if name == b"host" else OriginRefused()
+                found[name] = value
+        host = found.get(b"host")
         if host is None or not self._answers_for(host):
             return HostRefused()
-        if origin is not None:
-            return None if self._trusts(origin, host) else OriginRefused()
-        if site not in (None, b"same-origin", b"none"):
+        origin = found.get(b"origin")
+        if origin is not None and not self._trusts(origin, host):
+            return OriginRefused()
+        if origin is None and found.get(b"sec-fetch-site") not in (None, b"same-origin", b"none"):
             return OriginRefused()
         return None
 

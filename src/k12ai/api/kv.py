@@ -17,7 +17,7 @@ from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
 from k12ai.api import wire
-from k12ai.api.answers import published
+from k12ai.api.answers import published, send_error
 from k12ai.closing import Closing
 from k12ai.errors import RequestError, ResourceNotFound
 from k12ai.stores.base import Entry, Store
@@ -112,11 +112,12 @@ class KvRoutes:
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await self._answer(scope, receive, send)
+        if scope["path"] == _ROOT or scope["path"].startswith(_ROOT + "/"):
+            await self._answer(scope, receive, send)
+        else:
+            await send_error(ResourceNotFound(), scope, receive, send)
 
     async def _dispatch(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        if scope["path"] != _ROOT and not scope["path"].startswith(_ROOT + "/"):
-            raise ResourceNotFound
         key = _key_of(scope)
         query = Query.parse(scope["query_string"])
         method = scope["method"]

@@ -11,7 +11,7 @@ from k12ai._version import __version__
 from k12ai.api.observe import BUCKETS_S, HttpCounts
 from k12ai.monitor.monitor import Monitor
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4"  # the framework adds the charset
 
 
 class PlatformCollector(Collector):

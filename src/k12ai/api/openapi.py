@@ -116,7 +116,7 @@ def _platform_operation(
         },
     }
     # In the order of the published request; the page fills its form with it.
-    filled = {"op": op, "user": "test", "service_name": "k12platform", "service_uuid": "uuid"}
+    filled: dict[str, Any] = {"op": op, "user": "test", "service_name": "k12platform", "service_uuid": "uuid"}
     filled |= {"service_params": example, "async": False}
     return {
         "operationId": name,

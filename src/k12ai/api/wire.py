@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from litestar.types import HTTPScope, Receive, Send
 
-from k12ai.errors import BodyTooSlow, NotJson, TooLarge
+from k12ai.errors import NotJson, RequestTooSlow, TooLarge
 
 BODY_DEADLINE_S = 10.0
 # After an early refusal, so much of a body is still read that the client gets to see the answer.
@@ -21,6 +21,11 @@ PLAIN_TEXT = b"text/plain; charset=utf-8"
 
 # Set in a request's state once its whole body was taken: then there is nothing to linger for.
 BODY_READ = "k12ai.body_read"
+
+
+class CallerGone(Exception):
+    """The caller closed the connection before the request was complete: there is nobody to answer."""
+
 
 HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -44,33 +49,34 @@ def require_json(scope: HTTPScope) -> None:
 async def read_body(scope: HTTPScope, receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body.
 
-    Raises `TooLarge` before or while it grows past the limit, `BodyTooSlow` after a deadline.
+    Raises `TooLarge` before or while it grows past the limit, `RequestTooSlow` after a deadline, and
+    `CallerGone` where the connection ends before the body does: a part of a body is not a body.
     """
     declared = header(scope, b"content-length")
     if declared is not None and int(declared) > limit_bytes:
         raise TooLarge(limit_bytes)
-    message = await receive()
-    body: bytes = message.get("body", b"")  # type: ignore[assignment]
-    if message.get("more_body"):
-        try:
-            async with asyncio.timeout(BODY_DEADLINE_S):
-                body = await _read_rest(body, receive, limit_bytes)
-        except TimeoutError:
-            raise BodyTooSlow(BODY_DEADLINE_S) from None
-    if len(body) > limit_bytes:
-        raise TooLarge(limit_bytes)
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            body = await _read_pieces(receive, limit_bytes)
+    except TimeoutError:
+        raise RequestTooSlow(BODY_DEADLINE_S) from None
     scope["state"][BODY_READ] = True
     return body
 
 
-async def _read_rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
-    body = bytearray(first)
-    while len(body) <= limit_bytes:
+async def _read_pieces(receive: Receive, limit_bytes: int) -> bytes:
+    body = b""
+    more = True
+    while more:
         message = await receive()
-        body += message.get("body", b"")  # type: ignore[arg-type]
-        if not message.get("more_body"):
-            break
-    return bytes(body)
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        piece: bytes = message.get("body", b"")  # type: ignore[assignment]
+        body = body + piece if body else piece
+        if len(body) > limit_bytes:
+            raise TooLarge(limit_bytes)
+        more = bool(message.get("more_body"))
+    return body
 
 
 async def send_answer(
