@@ -12,6 +12,7 @@ import uvicorn
 from k12ai.api.protocol import BoundedProtocol
 from k12ai.api.wire import HttpApp
 from k12ai.app import opened
+from k12ai.background import Background, every
 from k12ai.closing import Closing
 from k12ai.logs import configure_logs
 from k12ai.settings import Settings, SettingsError
@@ -74,15 +75,19 @@ class _Server(uvicorn.Server):
         self.accepting.set()
 
     async def main_loop(self) -> None:
-        """Serve until the server closes; once a second, set the Date header and end what is too slow."""
-        loop = asyncio.get_running_loop()
-        while not self._closing.started:
-            await self.on_tick(0)
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.expire(loop.time())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), timeout=1)
+        """Serve until the server closes."""
+        await self._keep_house()
+        async with Background() as background:
+            background.keep_running("connections", lambda: every(1.0, self._keep_house))
+            await self._closing.wait()
+
+    async def _keep_house(self) -> None:
+        """Set the Date header, and end connections that are too slow."""
+        await self.on_tick(0)
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.expire(now)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import structlog
 
 from k12ai.background import Background, every
 from k12ai.models import Disk, Part
-from k12ai.monitor.gpu import GpuProbe, GpuReading, open_gpu_probe
+from k12ai.monitor.gpu import GpuProbe, GpuReading, NoGpu, open_gpu_probe
 from k12ai.monitor.host import Disks, read_host
 from k12ai.monitor.snapshot import Note, Reading, Snapshot, derive
 from k12ai.runtimes.base import Runtime
@@ -53,7 +53,7 @@ class Monitor:
     async def __aenter__(self) -> Self:
         self._workers = {
             name: await self._exits.enter_async_context(Worker(f"k12ai-{name}"))
-            for name in ("host", _name(Part.DISKS), _name(Part.GPUS))
+            for name in (_name(Part.DISKS), _name(Part.GPUS))
         }
         self._gpu_probe = self._open_gpu_probe()
         self._exits.callback(self._gpu_probe.close)
@@ -106,10 +106,10 @@ class Monitor:
 
     async def _read(self, *, fresh: bool = False) -> Reading:
         notes: list[Note] = []
-        host, disks, gpus, usage = await asyncio.gather(
-            self._workers["host"].run(read_host, deadline_s=5),
+        host = read_host()  # two small files of the kernel's: less than handing it to a thread
+        disks, gpus, usage = await asyncio.gather(
             self._from(Part.DISKS, self._disks.read, self._last_disks, notes),
-            self._from(Part.GPUS, self._gpu_probe.read, self._last_gpus, notes),
+            self._read_gpus(notes),
             self._usage(notes, fresh=fresh),
         )
         self._last_disks, self._last_gpus = disks, gpus
@@ -124,6 +124,11 @@ class Monitor:
             conditions={runtime.name: runtime.condition for runtime in self._runtimes},
             notes=tuple(notes),
         )
+
+    async def _read_gpus(self, notes: list[Note]) -> GpuReading:
+        if isinstance(self._gpu_probe, NoGpu):
+            return self._gpu_probe.read()
+        return await self._from(Part.GPUS, self._gpu_probe.read, self._last_gpus, notes)
 
     async def _from(self, part: Part, read: Callable[[], T], last: T, notes: list[Note]) -> T:
         """Read a source that may hang; then its last figures come with a note."""

@@ -53,6 +53,7 @@ class DockerRuntime(Runtime):
         self._readers: dict[str, tuple[int, CgroupReader]] = {}
         self._remote: dict[str, Usage] = {}
         self._beyond_reach: set[str] = set()
+        self._some_beyond_reach = asyncio.Event()
         self._stops: dict[str, _Stop] = {}
         self._condition = Condition(
             available=False, listed=False, reason=Text("it was not asked yet", "尚未查询")
@@ -61,6 +62,7 @@ class DockerRuntime(Runtime):
         self._exits = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self.engine = Engine(self._address)
         self._exits.push_async_callback(self.engine.close)
         self._worker = await self._exits.enter_async_context(Worker("k12ai-cgroups"))
@@ -92,7 +94,9 @@ class DockerRuntime(Runtime):
         """See `Runtime.usage`; read from cgroup files, or by the Engine where they are out of reach."""
         units = list(self._units.values())
         near = [unit for unit in units if unit.container_id not in self._beyond_reach]
-        usages = await self._worker.run(lambda: self._read_near(near), deadline_s=USAGE_DEADLINE_S)
+        usages: dict[str, Usage] = {}
+        if near:
+            usages = await self._worker.run(lambda: self._read_near(near), deadline_s=USAGE_DEADLINE_S)
         if fresh and self._beyond_reach:
             await self._ask_for_remote()
         usages.update(self._remote)
@@ -226,6 +230,7 @@ class DockerRuntime(Runtime):
         except CgroupUnreachable:
             # It has just ended, and then the Engine says so soon; or its pids are not this machine's.
             self._beyond_reach.add(unit.container_id)
+            self._loop.call_soon_threadsafe(self._some_beyond_reach.set)
             raise
         self._readers[unit.container_id] = (unit.pid, reader)
         return reader
@@ -233,9 +238,12 @@ class DockerRuntime(Runtime):
     async def _measure_remote(self) -> None:
         """Ask the Engine again and again for the units whose files cannot be read here."""
         while True:
-            await asyncio.sleep(RETRY_S)
-            if self._beyond_reach and self._condition.available:
+            await self._some_beyond_reach.wait()
+            if self._condition.available:
                 await self._ask_for_remote()
+            if not self._beyond_reach:
+                self._some_beyond_reach.clear()
+            await asyncio.sleep(RETRY_S)
 
     async def _ask_for_remote(self) -> None:
         wanted = [container_id for container_id in self._beyond_reach if container_id in self._units]
