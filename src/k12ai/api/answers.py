@@ -27,8 +27,10 @@ class Rendered(NamedTuple):
 
 def language_of(scope: HTTPScope) -> Language:
     """Return the language that the caller prefers."""
+    if wire.header(scope, b"accept-language") is None:
+        return "en"
     accepted = [value for name, value in scope["headers"] if name == b"accept-language"]
-    return preferred_language(b",".join(accepted).decode("latin-1")) if accepted else "en"
+    return preferred_language(b",".join(accepted).decode("latin-1"))
 
 
 def render(error: K12AIError, scope: HTTPScope) -> Rendered:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from litestar.types import HTTPScope, Receive, Send
 
+from k12ai.api import wire
 from k12ai.api.answers import send_error
 from k12ai.api.wire import HttpApp
 from k12ai.errors import HostRefused, K12AIError, OriginRefused
@@ -17,7 +18,6 @@ from k12ai.errors import HostRefused, K12AIError, OriginRefused
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:/@\s]+)(?::([0-9]{1,5}))?")
 _LOOPBACK_NAME = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _REMEMBERED = 64
-_DECIDING = frozenset({b"host", b"origin", b"sec-fetch-site"})
 
 
 class Gate:
@@ -37,21 +37,16 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: HTTPScope) -> K12AIError | None:
-        found: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if name in _DECIDING:
-                if name in found:  # which of the two would the next program believe?
-                    return HostRefused() if name == b"host" else OriginRefused()
-                found[name] = value
-        host = found.get(b"host")
-        if host is None or not self._answers_for(host):
+        host = wire.header(scope, b"host")
+        if host is None or not self._answers_for(host) or _twice(scope, b"host"):
             return HostRefused()
-        origin = found.get(b"origin")
-        if origin is not None and not self._trusts(origin, host):
-            return OriginRefused()
-        if origin is None and found.get(b"sec-fetch-site") not in (None, b"same-origin", b"none"):
-            return OriginRefused()
-        return None
+        origin = wire.header(scope, b"origin")
+        site = wire.header(scope, b"sec-fetch-site")
+        if origin is not None:
+            trusted = self._trusts(origin, host) and not _twice(scope, b"origin")
+        else:
+            trusted = site in (None, b"same-origin", b"none")
+        return None if trusted and not _twice(scope, b"sec-fetch-site") else OriginRefused()
 
     def _answers_for(self, host: bytes) -> bool:
         if host in self._known_hosts:
@@ -67,3 +62,11 @@ class Gate:
         origin = origin.lower()
         # The server's own pages, whichever of its names the browser used.
         return origin in (b"http://" + host.lower(), b"https://" + host.lower()) or origin in self._origins
+
+
+def _twice(scope: HTTPScope, name: bytes) -> bool:
+    """Whether a field comes more than once: which of them would the next program believe?"""
+    headers = scope["headers"]
+    if len(scope["state"][wire.FIELDS]) == len(headers):
+        return False  # no field does
+    return sum(each == name for each, _ in headers) > 1

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import structlog
 from litestar.types import HTTPScope, Message, Receive, Send
 
+from k12ai.api import wire
 from k12ai.api.answers import REQUEST_ID, send_error
 from k12ai.api.wire import HttpApp
 from k12ai.errors import InternalError
@@ -51,8 +52,8 @@ class Observe:
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Hand the request on and watch the answer."""
-        request_id = self._request_id(scope)
-        scope.setdefault("state", {})[REQUEST_ID] = request_id
+        state = scope.setdefault("state", {})
+        request_id = state[REQUEST_ID] = self._request_id(scope)
         started = time.perf_counter()
         status = 0
 
@@ -78,10 +79,8 @@ class Observe:
             self._counts.add(route_of(scope["path"]), method, status, time.perf_counter() - started)
 
     def _request_id(self, scope: HTTPScope) -> str:
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
-                return value.decode("ascii")
-        return next(self._ids)
+        given = wire.header(scope, b"x-request-id")
+        return given.decode("ascii") if given and _GIVEN_ID.fullmatch(given) else next(self._ids)
 
 
 _ROUTES = frozenset(

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import MutableMapping
 from typing import Any
 
 import httptools
@@ -23,16 +22,20 @@ from k12ai.errors import (
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
-MAX_HEAD_BYTES = 64 * 1024
-HEAD_DEADLINE_S = 10.0
+# What the parser may take in without handing over a head or a piece of a body.
+MAX_UNREAD_BYTES = 64 * 1024
+DEADLINE_S = 10.0
+# A body gets a second more for each of these, so that large ones have their time and drips do not.
+SLOWEST_BODY_BYTES_PER_S = 1024
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits on the head of a request.
+    """uvicorn's protocol with limits.
 
-    By itself it takes header fields without end and waits for them for ever, adds trailers to the
-    header fields, overlooks the host of an absolute request target, loses the body of a request that
-    offers an upgrade, and takes codings for content that nobody undoes.
+    By itself it takes header fields without end and waits for the rest of a request for ever, adds
+    trailers to the header fields, overlooks the host of an absolute request target, loses the body
+    of a request that offers an upgrade, and takes transfer codings for content that nobody undoes.
+    What is checked here is checked once a request, not once a field: this is the hottest path.
     """
 
     def __init__(
@@ -46,73 +49,57 @@ class BoundedProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._in_head = False
+        self._since = self.loop.time()  # the connection, the head or the body began
         self._unread_bytes = 0
-        self._header_bytes = 0
-        self._header_count = 0
-        self._head_since = self.loop.time()
+        self._body_bytes = 0
         self._refusal: K12AIError | None = None
 
     def expire(self, now: float) -> None:
-        """Close the connection if it has been sending the head of a request for too long."""
-        if (self._cycle is None or self._in_head) and now - self._head_since > HEAD_DEADLINE_S:
-            self._refusal = RequestTooSlow(HEAD_DEADLINE_S)
-            self.send_400_response("")
+        """Refuse the request, and close the connection, if its head or body takes too long."""
+        cycle = self._cycle
+        if cycle is None or self._in_head:
+            late = now - self._since > DEADLINE_S
+        else:
+            late = (
+                cycle.more_body and now - self._since > DEADLINE_S + self._body_bytes / SLOWEST_BODY_BYTES_PER_S
+            )
+        if late and not self.transport.is_closing():
+            self._give_up(RequestTooSlow(DEADLINE_S))
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer sent."""
-        # The parser collects a field of any length before it hands it over, so what it has taken in
-        # since it last handed something over is counted here.
         self._unread_bytes += len(data)
         super().data_received(data)
-        if self._unread_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refusal = HeadersTooLarge()
-            self.send_400_response("")
+        if self._unread_bytes > MAX_UNREAD_BYTES and not self.transport.is_closing():
+            # A field, a chunk's extension or a trailer that does not end.
+            self._give_up(UrlTooLong() if len(self.url) > MAX_URL_BYTES else HeadersTooLarge())
 
     def on_message_begin(self) -> None:
         """Begin to count for the next request."""
         self._in_head = True
-        self._unread_bytes = self._header_bytes = self._header_count = 0
-        self._head_since = self.loop.time()
+        self._unread_bytes = self._body_bytes = 0
+        self._since = self.loop.time()
         super().on_message_begin()
 
-    def on_url(self, url: bytes) -> None:
-        """Take a piece of the URL."""
-        super().on_url(url)
-        if len(self.url) > MAX_URL_BYTES:
-            self._refuse(UrlTooLong())
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header field; trailers, which come after the body, are none."""
-        self._header_count += 1
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES or self._header_count > MAX_HEADERS:
-            self._refuse(HeadersTooLarge())
-        if not self._in_head:
-            return
-        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            self._refuse(CodingNotSupported())
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        """Take the head as a whole."""
-        if self.parser.should_upgrade() and self._announces_body():
-            # The parser would take the body for the other protocol's, and the request for empty.
-            self._refuse(CodingNotSupported())
+        """Check the head as a whole, and begin to answer."""
+        if (refusal := self._head_refusal()) is not None:
+            self._refusal = refusal
+            raise ValueError(str(refusal))  # ends the parsing; the parser reports it as its own error
         if not self.url.startswith(b"/"):
             self._take_host_of_target()
         self._in_head = False
         self._unread_bytes = 0
+        self._since = self.loop.time()
         super().on_headers_complete()
+        # Trailers come as header fields do; they go into a list that nobody reads.
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._unread_bytes = 0
+        self._body_bytes += len(body)
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Take the end of the request."""
-        self._unread_bytes = 0
-        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed or was refused, in the form of its path, and close."""
@@ -132,14 +119,43 @@ class BoundedProtocol(HttpToolsProtocol):
         """The newest request, None before the first; uvicorn's annotation leaves the None out."""
         return self.cycle
 
+    def _give_up(self, error: K12AIError) -> None:
+        self._refusal = error
+        self.send_400_response("")
+
+    def _head_refusal(self) -> K12AIError | None:
+        if len(self.url) > MAX_URL_BYTES:
+            return UrlTooLong()
+        if len(self.headers) > MAX_HEADERS or self._unread_bytes > MAX_HEADER_BYTES:
+            size = sum(len(name) + len(value) for name, value in self.headers)
+            if len(self.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+                return HeadersTooLarge()
+        has_body = False
+        for name, value in self.headers:
+            if name == b"transfer-encoding":
+                has_body = True
+                if value.strip().lower() != b"chunked":
+                    return CodingNotSupported()
+            elif name == b"content-length":
+                has_body = has_body or bool(value.strip(b"0 "))
+        # The parser would take the body for the other protocol's, and the request for empty.
+        return CodingNotSupported() if has_body and self.parser.should_upgrade() else None
+
+    def _take_host_of_target(self) -> None:
+        """Let the host of an absolute target stand for the Host field, which it outranks (RFC 9112, 3.2.2)."""
+        target = httptools.parse_url(self.url)
+        host: bytes | None = target.host
+        if host is None:
+            return
+        if target.port is not None:
+            host = b"%b:%d" % (host, target.port)
+        self.headers[:] = [(b"host", host), *(field for field in self.headers if field[0] != b"host")]
+
     def _write_error(self, error: K12AIError) -> None:
         request_id = os.urandom(6).hex()
         path = self.url.split(b"?", 1)[0].decode("latin-1") or "/"
-        scope: MutableMapping[str, Any] = {
-            "path": path,
-            "headers": self.headers,
-            "state": {REQUEST_ID: request_id},
-        }
+        sent = self.scope["headers"] if self.scope else []
+        scope = {"path": path, "headers": sent, "state": {REQUEST_ID: request_id}}
         status, body, content_type, headers = render(error, scope)  # type: ignore[arg-type]
         fields = [
             *headers,
@@ -152,23 +168,3 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(STATUS_LINE[status] + head + b"\r\n" + body)
         self.transport.close()
-
-    def _refuse(self, error: K12AIError) -> None:
-        self._refusal = error
-        raise ValueError(str(error))  # ends the parsing; the parser reports it as an error of its own
-
-    def _announces_body(self) -> bool:
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 "))
-            for name, value in self.headers
-        )
-
-    def _take_host_of_target(self) -> None:
-        """Let the host of an absolute target stand for the Host field, which it outranks (RFC 9112, 3.2.2)."""
-        target = httptools.parse_url(self.url)
-        host: bytes | None = target.host
-        if host is None:
-            return
-        if target.port is not None:
-            host = b"%b:%d" % (host, target.port)
-        self.headers[:] = [(b"host", host), *(field for field in self.headers if field[0] != b"host")]

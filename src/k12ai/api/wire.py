@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from litestar.types import HTTPScope, Receive, Send
 
-from k12ai.errors import NotJson, RequestTooSlow, TooLarge
+from k12ai.errors import NotJson, TooLarge
 
-BODY_DEADLINE_S = 10.0
 # After an early refusal, so much of a body is still read that the client gets to see the answer.
 _LINGER_BYTES = 1024 * 1024
 _LINGER_S = 1.0
@@ -21,6 +20,8 @@ PLAIN_TEXT = b"text/plain; charset=utf-8"
 
 # Set in a request's state once its whole body was taken: then there is nothing to linger for.
 BODY_READ = "k12ai.body_read"
+# A request's header fields by name, made once for all who look.
+FIELDS = "k12ai.fields"
 
 
 class CallerGone(Exception):
@@ -32,11 +33,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 def header(scope: HTTPScope, name: bytes) -> bytes | None:
-    """Return the first header field with this lower-case name."""
-    for each, value in scope["headers"]:
-        if each == name:
-            return value
-    return None
+    """Return the header field with this lower-case name; of several, the last."""
+    fields: dict[bytes, bytes] | None = scope["state"].get(FIELDS)
+    if fields is None:
+        fields = scope["state"][FIELDS] = dict(scope["headers"])
+    return fields.get(name)
 
 
 def require_json(scope: HTTPScope) -> None:
@@ -49,22 +50,13 @@ def require_json(scope: HTTPScope) -> None:
 async def read_body(scope: HTTPScope, receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body.
 
-    Raises `TooLarge` before or while it grows past the limit, `RequestTooSlow` after a deadline, and
-    `CallerGone` where the connection ends before the body does: a part of a body is not a body.
+    Raises `TooLarge` before or while it grows past the limit, and `CallerGone` where the connection
+    ends before the body does: a part of a body is not a body. How long a body may take is the
+    protocol's concern, which then ends the connection.
     """
     declared = header(scope, b"content-length")
     if declared is not None and int(declared) > limit_bytes:
         raise TooLarge(limit_bytes)
-    try:
-        async with asyncio.timeout(BODY_DEADLINE_S):
-            body = await _read_pieces(receive, limit_bytes)
-    except TimeoutError:
-        raise RequestTooSlow(BODY_DEADLINE_S) from None
-    scope["state"][BODY_READ] = True
-    return body
-
-
-async def _read_pieces(receive: Receive, limit_bytes: int) -> bytes:
     body = b""
     more = True
     while more:
@@ -76,6 +68,7 @@ async def _read_pieces(receive: Receive, limit_bytes: int) -> bytes:
         if len(body) > limit_bytes:
             raise TooLarge(limit_bytes)
         more = bool(message.get("more_body"))
+    scope["state"][BODY_READ] = True
     return body
 
 
