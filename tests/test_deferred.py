@@ -65,6 +65,17 @@ async def test_an_error_is_a_result_too(store: Store, background: Background) ->
     assert envelope.result == Answer(100202, "task service start fails", "container id unknow is not found")
 
 
+async def test_a_fault_of_ours_is_a_result_too(store: Store, background: Background) -> None:
+    async def fails(request: PlatformRequest, language: Language) -> Answer:
+        raise ZeroDivisionError
+
+    deferred = Deferred(store, background, fails, keep_s=60, max_pending=1)
+    deferred.begin(await deferred.accept(REQUEST, "en"))
+    assert (await published(store)).result.code == 100199
+    await asyncio.sleep(0.05)
+    await deferred.accept(REQUEST, "en")  # and it is not pending any more
+
+
 async def test_nothing_is_published_within_half_a_second_of_its_answer(
     store: Store, background: Background
 ) -> None:

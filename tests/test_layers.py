@@ -19,7 +19,7 @@ ALLOWED = {
     "settings": {"texts"},
     "models": {"texts", "catalogue"},
     "worker": set(),
-    "background": set(),
+    "background": {"errors"},
     "closing": BASE,
     "logs": {"settings"},
     "envelope": BASE,

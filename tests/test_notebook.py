@@ -129,6 +129,7 @@ def test_a_wait_without_end_returns_when_something_comes(easy: Server) -> None:
 def test_printing(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed({"姓名": "张三", "n": [1]}, 2) == '{\n  "姓名": "张三",\n  "n": [\n    1\n  ]\n}\n'
     assert printed('{"a":1}') == '{\n    "a": 1\n}\n'
+    assert printed('"\\u4e2d"') == '"中"\n'
     assert printed("not json") == "not json\n"
     assert printed(None) == ""
 

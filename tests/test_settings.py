@@ -42,6 +42,11 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ("sample_interval_s", "0"),
         ("log_level", "LOUD"),
         ("result_retention_s", "0"),
+        ("result_retention_s", "99999999999"),
+        ("docker_host", "foo"),
+        ("docker_host", "ssh://somewhere"),
+        ("allowed_hosts", "lab.example:8119"),
+        ("allowed_origins", "lab.example"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_in_both_languages(name: str, value: str) -> None:

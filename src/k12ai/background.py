@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import structlog
 
+from k12ai.errors import K12AIError
+
 RESTART_S = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
@@ -53,7 +55,8 @@ class Background:
 
     def _done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        # An error of the tree is an answer, to whoever awaits the task.
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, K12AIError):
             log.error("background.failed", task=task.get_name(), exc_info=error)
 
 
@@ -64,7 +67,9 @@ async def every(interval_s: float, tick: Callable[[], Awaitable[object]]) -> Non
     an idle machine more than the work itself. Ends only by cancellation or by an error of ``tick``.
     """
     loop = asyncio.get_running_loop()
+    beat = int(loop.time() // interval_s)
     while True:
-        now = loop.time()
-        await asyncio.sleep((now // interval_s + 1) * interval_s - now)
+        # Counted, because a clock read just before a beat would give the same beat again.
+        beat = max(beat, int(loop.time() // interval_s)) + 1
+        await asyncio.sleep(beat * interval_s - loop.time())
         await tick()

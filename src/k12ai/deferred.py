@@ -11,7 +11,7 @@ import structlog
 from msgspec import Struct
 
 from k12ai.background import Background
-from k12ai.errors import K12AIError, StorageFull, TooManyRequestsPending, Unavailable
+from k12ai.errors import InternalError, K12AIError, TooManyRequestsPending
 from k12ai.models import ENVELOPE_VERSION, Answer, PlatformRequest, ResultEnvelope
 from k12ai.stores.base import Store
 from k12ai.texts import Language
@@ -70,8 +70,13 @@ class Deferred:
     async def resume(self) -> None:
         """Take up what an earlier run of the server accepted and did not finish."""
         for request_id, body in await self._store.pending():
+            try:
+                deferred = msgspec.json.decode(body, type=DeferredRequest)
+            except msgspec.DecodeError:
+                log.error("deferred.unreadable", request=request_id)  # kept, for a version that can read it
+                continue
             self._pending += 1
-            self.begin(Ticket(request_id, msgspec.json.decode(body, type=DeferredRequest)))
+            self.begin(Ticket(request_id, deferred))
 
     async def accept(self, request: PlatformRequest, language: Language) -> Ticket:
         """Record a request durably; from here on it is carried out, whatever happens.
@@ -95,14 +100,20 @@ class Deferred:
 
     async def _carry_out(self, ticket: Ticket) -> None:
         not_before = time.monotonic() + FLOOR_S
-        request, language = ticket.deferred.request, ticket.deferred.language
-        try:
-            answer = await self._perform(request, language)
-        except K12AIError as error:
-            answer = answer_of(error, language)
+        answer = await self._answer(ticket)
         await asyncio.sleep(not_before - time.monotonic())
-        await self._publish(ticket, msgspec.json.encode(_envelope(request, answer)))
+        await self._publish(ticket, msgspec.json.encode(_envelope(ticket.deferred.request, answer)))
         self._pending -= 1
+
+    async def _answer(self, ticket: Ticket) -> Answer:
+        language = ticket.deferred.language
+        try:
+            return await self._perform(ticket.deferred.request, language)
+        except K12AIError as error:
+            return answer_of(error, language)
+        except Exception:
+            log.exception("deferred.failed", key=ticket.deferred.key)
+            return answer_of(InternalError(), language)
 
     async def _publish(self, ticket: Ticket, value: bytes) -> None:
         while True:
@@ -110,8 +121,8 @@ class Deferred:
                 return await self._store.publish(
                     ticket.request_id, f"{ticket.deferred.key}/result", value, keep_s=self._keep_s
                 )
-            except (StorageFull, Unavailable) as error:
-                log.warning("publish.retry", key=ticket.deferred.key, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - acknowledged: it is tried until it is stored
+                log.warning("publish.retry", key=ticket.deferred.key, reason=repr(error)[:500])
                 await asyncio.sleep(RETRY_S)
 
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 
+import structlog
 import uvicorn
 
 from k12ai.api.protocol import BoundedProtocol
@@ -19,6 +22,10 @@ from k12ai.settings import Settings, SettingsError
 from k12ai.texts import Text
 
 GRACE_S = 2.0
+BACKLOG = 2048
+MAX_FILES = 65536
+log = structlog.stdlib.get_logger(__name__)
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -28,6 +35,8 @@ def serve(settings: Settings) -> None:
     Raises `SettingsError` for settings that turn out to be unusable, such as a port that is taken.
     """
     configure_logs(settings)
+    os.umask(0o077)  # what is written is its owner's alone
+    _raise_file_limit()
     # The sockets first: a port that is taken must not cost the opening of everything else.
     sockets = [_listen(settings.host, settings.port, "port")]
     if settings.kv_port is not None:
@@ -47,6 +56,8 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
             ]
             await asyncio.gather(*(server.accepting.wait() for server in servers))
             _say_ready(sockets)
+            if len(sockets) > 1:
+                log.info("kv.ready", port=sockets[1].getsockname()[1])
             await asyncio.gather(*running)
 
 
@@ -113,6 +124,7 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)  # from here on, the port is taken
     except OSError as error:
         listener.close()
         raise SettingsError(
@@ -132,6 +144,13 @@ def _say_ready(sockets: Sequence[socket.socket]) -> None:
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     sys.stdout.write(f"k12ai ready on http://{host}:{address[1]}\n")
     sys.stdout.flush()
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each container keeps three, each caller one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":

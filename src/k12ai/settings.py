@@ -73,7 +73,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Seconds between two full lists from the Engine, the safety net below its events."),
     ] = 60.0
     result_retention_s: Annotated[
-        Annotated[int, Meta(ge=1)], Meta(description="Seconds that published results are kept.")
+        Annotated[int, Meta(ge=1, le=10 * 365 * 24 * 3600)],
+        Meta(description="Seconds that published results are kept."),
     ] = 5 * 24 * 3600
     allowed_hosts: Annotated[
         tuple[str, ...],
@@ -114,6 +115,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         values.update({name: value for name, value in (options or {}).items() if value is not None})
         settings = _convert(values)
         refuse_open_bind(settings.host)
+        _check_addresses(settings)
         return settings
 
 
@@ -138,6 +140,34 @@ def refuse_open_bind(host: str) -> None:
                 "请使用 127.0.0.1；从其他机器访问时请用 SSH 隧道：ssh -L 8119:127.0.0.1:8119 本机地址",
             )
         )
+
+
+def _check_addresses(settings: Settings) -> None:
+    if not settings.docker_host.startswith(("unix:///", "tcp://", "http://", "https://")):
+        raise SettingsError(
+            Text(
+                f"docker_host: {settings.docker_host!r} cannot be used; it must begin with unix:///, tcp://, "
+                "http:// or https://",
+                f"docker_host：不能使用 {settings.docker_host!r}；"
+                "必须以 unix:///、tcp://、http:// 或 https:// 开头",
+            )
+        )
+    for host in settings.allowed_hosts:
+        if "/" in host or (":" in host and not host.startswith("[")):
+            raise SettingsError(
+                Text(
+                    f"allowed_hosts: {host!r} must be a host name alone, without port or scheme",
+                    f"allowed_hosts：{host!r} 只能是主机名，不带端口和协议",
+                )
+            )
+    for origin in settings.allowed_origins:
+        if not origin.startswith(("http://", "https://")):
+            raise SettingsError(
+                Text(
+                    f"allowed_origins: {origin!r} must begin with http:// or https://",
+                    f"allowed_origins：{origin!r} 必须以 http:// 或 https:// 开头",
+                )
+            )
 
 
 def environment_name(setting: str) -> str:

@@ -1,9 +1,16 @@
 """The typed client."""
 
+import functools
+import http.server
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from k12ai import Client, RequestRefused, ServerUnreachable
-from k12ai.client.client import local_user
+from k12ai.client.client import StoredValue, local_user
 from tests.support.engine import EngineClient
 from tests.support.server import Server
 
@@ -73,10 +80,47 @@ def test_values_that_are_no_json_come_as_text(server: Server) -> None:
         assert isinstance(client.read("text")[0].value, str)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:1/x", "nonsense://x"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://127.0.0.1:1/x", "nonsense://x", "http://h:abc", "http://[::1"]
+)
 def test_no_server_is_one_kind_of_error(url: str) -> None:
-    with Client(url) as client, pytest.raises(ServerUnreachable):
+    with pytest.raises(ServerUnreachable), Client(url) as client:
         client.stats()
+
+
+@pytest.mark.parametrize("key", ["slash/a", "/slash/a", "slash/a/"])
+def test_slashes_around_a_key_do_not_matter(server: Server, key: str) -> None:
+    server.http.put("/v1/kv/slash/a/b", content=b"1")
+    with Client(server.url) as client:
+        assert [each.key for each in client.read(key)] == ["slash/a/b"]
+
+
+def test_a_server_that_is_started_again_is_waited_for(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    port = str(server.port)
+    found: list[StoredValue] = []
+
+    def read() -> None:
+        with Client(server.url) as client:
+            found.extend(client.read("late", wait_s=30))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.5)
+    server.terminate()
+    again = start_server("--port", port)
+    again.http.put("/v1/kv/late", content=b"1")
+    reader.join(timeout=20)
+    assert [each.value for each in found] == [1]
+
+
+def test_what_is_no_store_is_not_asked_again_and_again(tmp_path: Path) -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with Client(f"http://127.0.0.1:{other.server_port}") as client, pytest.raises(ServerUnreachable):
+            client.read("x", wait_s=-1)
+        other.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,21 @@ async def test_a_result_and_the_end_of_its_request_are_one_change(store: Store) 
     assert (await store.get("result")).entries[0].value == b"done"
 
 
+async def test_publishing_again_does_not_bring_back_what_was_deleted(store: Store) -> None:
+    request_id = await store.accept(b"body")
+    await store.publish(request_id, "result", b"done", keep_s=60)
+    await store.delete("result")
+    await store.publish(request_id, "result", b"done", keep_s=60)
+    assert (await store.get("result")).entries == ()
+
+
+async def test_a_great_many_changes_at_once_wake_who_waits(store: Store) -> None:
+    await asyncio.gather(*(store.put(f"many/{number}", b"x") for number in range(600)))
+    with store.waiting("many/599", prefix=False) as waiter:
+        await store.delete_prefix("many/")
+        await asyncio.wait_for(waiter.changed(), 5)
+
+
 async def test_a_sweep_deletes_what_is_past_its_time_and_wakes_who_waits_for_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

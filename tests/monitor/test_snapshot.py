@@ -132,8 +132,19 @@ def test_while_a_runtime_is_away_its_last_known_containers_stay_with_a_note() ->
     assert message.notes == ["containers: the last known list of docker, which is unavailable: it went away"]
 
 
-def test_a_container_that_ended_while_its_runtime_answers_is_gone() -> None:
-    assert message_of(Condition(available=True, listed=True)).containers == []
+def test_a_container_whose_counters_cannot_be_read_keeps_its_last_figures() -> None:
+    """When it has ended, its runtime says so; until then it is shown."""
+    message = message_of(Condition(available=True, listed=True))
+    assert isinstance(message.containers, list)
+    assert [each.cpu_percent for each in message.containers] == [50.0]
+
+
+def test_a_container_that_was_never_read_is_shown_with_a_note() -> None:
+    blank = reading({unit(): None})
+    message = derive(blank, blank).message(Part.ALL, "en")
+    assert isinstance(message.containers, list)
+    assert [each.cpu_memory_usage for each in message.containers] == [0]
+    assert message.notes == [f"containers: no figures yet for {unit().short_id}"]
 
 
 def test_a_runtime_that_was_never_read_is_unknown_and_not_empty() -> None:

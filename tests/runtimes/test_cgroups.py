@@ -95,11 +95,34 @@ def test_a_process_that_is_gone_is_unreachable(tmp_path: Path) -> None:
         version_1(tmp_path).reader(43, ID)
 
 
-def test_a_cgroup_that_went_away_is_unreachable(tmp_path: Path) -> None:
-    reader = version_2(tmp_path).reader(42, ID)
-    (tmp_path / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/cpu.stat").unlink()
+def test_a_container_without_one_of_the_files_is_unreachable(tmp_path: Path) -> None:
+    """As with cgroup v2 where the memory controller is off."""
+    cgroups = version_2(tmp_path)
+    (tmp_path / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/memory.current").unlink()
     with pytest.raises(CgroupUnreachable):
-        reader.read()
+        cgroups.reader(42, ID)
+
+
+def test_a_first_process_in_a_group_below_the_containers_counts_for_the_container(tmp_path: Path) -> None:
+    """As with systemd, or Docker, as the first process."""
+    cgroups = version_2(tmp_path)
+    (tmp_path / "proc/42/cgroup").write_text(f"0::/system.slice/docker-{ID}.scope/init\n")
+    assert cgroups.reader(42, ID).read().cpu_ns == 123456000
+
+
+def test_a_changed_limit_is_noticed_within_ten_readings(tmp_path: Path) -> None:
+    reader = version_2(tmp_path).reader(42, ID)
+    assert reader.read().memory_limit_bytes is None
+    (tmp_path / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/memory.max").write_text("1000\n")
+    assert [reader.read().memory_limit_bytes for _ in range(10)][-1] == 1000
+
+
+def test_a_closed_reader_holds_no_files(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    reader = version_1(tmp_path).reader(42, ID)
+    reader.read()
+    reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_real_process_outside_of_any_container_is_unreachable() -> None:

@@ -206,6 +206,52 @@ async def test_a_stop_with_a_shorter_grace_does_not_wait_for_a_longer_one(
     assert engine.state(started)["ExitCode"] == 137
 
 
+async def test_a_container_that_is_started_again_and_again_is_really_stopped(
+    runtime: DockerRuntime, engine: EngineClient
+) -> None:
+    """Between two starts it has no process, and is not stopped."""
+    started = await asyncio.to_thread(engine.run, "sleep 0.1; exit 1", restart=True)
+    await until(lambda: engine.inspect(started)["RestartCount"] >= 2)
+    await runtime.stop(started, grace_s=1)
+    count = engine.inspect(started)["RestartCount"]
+    await asyncio.sleep(1)
+    assert not engine.state(started)["Running"]
+    assert engine.inspect(started)["RestartCount"] == count
+
+
+async def test_a_container_that_never_ran_cannot_be_stopped(
+    runtime: DockerRuntime, engine: EngineClient
+) -> None:
+    """The Engine would say yes, and a later start would still run it."""
+    created = await asyncio.to_thread(engine.run, start=False)
+    with pytest.raises(ContainerNotFound):
+        await runtime.stop(created, grace_s=1)
+
+
+async def test_labels_without_end_are_cut(runtime: DockerRuntime, engine: EngineClient) -> None:
+    labels = {"k12ai.service.name": "k12cv", "k12ai.service.user": "u" * 600_000}
+    started = await asyncio.to_thread(engine.run, labels=labels)
+    await until(lambda: started in runtime.units, within_s=20)
+    assert runtime.units[started].user == "u" * 256
+
+
+async def test_what_is_no_engine_is_unavailable(tmp_path: Path) -> None:
+    """Whatever answers at the socket, the error is one of ours."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n[]")
+        await writer.drain()
+        writer.close()
+
+    path = tmp_path / "odd.sock"
+    async with await asyncio.start_unix_server(answer, path), DockerRuntime(f"unix://{path}") as runtime:
+        assert not runtime.condition.available
+        assert runtime.condition.reason is not None
+        with pytest.raises(EngineUnavailable):
+            await runtime.stop("f3726eae19d6", grace_s=1)
+
+
 async def test_giving_up_on_a_stop_does_not_end_it(runtime: DockerRuntime, engine: EngineClient) -> None:
     started = engine.run(IGNORES_TERM)
     waiting = asyncio.create_task(runtime.stop(started, grace_s=1))

@@ -32,6 +32,13 @@ async def test_a_second_server_cannot_open_the_same_directory(tmp_path: Path) ->
             await SqlStore(tmp_path).__aenter__()
 
 
+@pytest.mark.parametrize("name", ["a?b=c", "100%", "ein schöner Ort", "#"])
+async def test_the_database_is_in_the_directory_whatever_its_name(tmp_path: Path, name: str) -> None:
+    async with SqlStore(tmp_path / name) as store:
+        await store.put("a", b"1")
+    assert (tmp_path / name / "k12ai.sqlite3").exists()
+
+
 async def test_the_directory_is_its_owners_alone(tmp_path: Path) -> None:
     async with SqlStore(tmp_path / "data"):
         assert (tmp_path / "data").stat().st_mode & 0o077 == 0

@@ -75,6 +75,7 @@ class EngineClient:
         memory: int = 0,
         labels: dict[str, str] | None = None,
         start: bool = True,
+        restart: bool = False,
     ) -> str:
         """Start a container with the published labels and return its full id."""
         if labels is None:
@@ -90,7 +91,11 @@ class EngineClient:
             "Image": IMAGE,
             "Cmd": ["/bin/sh", "-c", script],
             "Labels": {**labels, TEST_LABEL: self._run},
-            "HostConfig": {"NetworkMode": "none", "Memory": memory},
+            "HostConfig": {
+                "NetworkMode": "none",
+                "Memory": memory,
+                "RestartPolicy": {"Name": "always" if restart else ""},
+            },
         }
         created = self._http.post("/containers/create", params={"name": name} if name else {}, json=body)
         assert created.status_code == 201, created.text

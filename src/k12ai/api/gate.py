@@ -38,15 +38,15 @@ class Gate:
 
     def _refusal(self, scope: HTTPScope) -> K12AIError | None:
         host = wire.header(scope, b"host")
-        if host is None or not self._answers_for(host) or _twice(scope, b"host"):
+        if host is None or not self._answers_for(host) or wire.repeated(scope, b"host"):
             return HostRefused()
         origin = wire.header(scope, b"origin")
         site = wire.header(scope, b"sec-fetch-site")
         if origin is not None:
-            trusted = self._trusts(origin, host) and not _twice(scope, b"origin")
+            trusted = self._trusts(origin, host) and not wire.repeated(scope, b"origin")
         else:
             trusted = site in (None, b"same-origin", b"none")
-        return None if trusted and not _twice(scope, b"sec-fetch-site") else OriginRefused()
+        return None if trusted and not wire.repeated(scope, b"sec-fetch-site") else OriginRefused()
 
     def _answers_for(self, host: bytes) -> bool:
         if host in self._known_hosts:
@@ -62,11 +62,3 @@ class Gate:
         origin = origin.lower()
         # The server's own pages, whichever of its names the browser used.
         return origin in (b"http://" + host.lower(), b"https://" + host.lower()) or origin in self._origins
-
-
-def _twice(scope: HTTPScope, name: bytes) -> bool:
-    """Whether a field comes more than once: which of them would the next program believe?"""
-    headers = scope["headers"]
-    if len(scope["state"][wire.FIELDS]) == len(headers):
-        return False  # no field does
-    return sum(each == name for each, _ in headers) > 1

@@ -30,7 +30,7 @@ DEFAULT_WAIT_S = 300.0
 
 _ROOT = "/v1/kv"
 _UINT64 = re.compile(r"[0-9]{1,20}")
-_DURATION = re.compile(r"([+-]?)((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
+_DURATION = re.compile(r"([+-]?)(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -234,7 +234,7 @@ def _wait_s(text: str) -> float:
     """Read a Go duration; clamp it and add Consul's jitter of up to a sixteenth."""
     wait_s = 0.0
     if text and text != "0":
-        if not (match := _DURATION.fullmatch(text)):
+        if len(text) > 64 or not (match := _DURATION.fullmatch(text)):
             raise BadKvRequest("Invalid wait time")
         wait_s = sum(float(number) * _UNIT_S[unit] for number, unit in _DURATION_PART.findall(text))
         wait_s = -wait_s if match[1] == "-" else wait_s

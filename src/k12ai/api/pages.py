@@ -72,7 +72,7 @@ class Pages:
         }
         gpu_notes = [note.en for note in reading.gpus.notes]
         sources["gpus"] = SourceHealth(bool(reading.gpus.gpus), "; ".join(gpu_notes) or None)
-        late = self._monitor.age_s > 5
+        late = self._monitor.age_s > max(5.0, 3 * self._monitor.interval_s)
         return Health(
             status="stopping" if self._closing.started else "degraded" if late else "ok",
             version=__version__,

@@ -50,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []
         self._in_head = False
         self._since = self.loop.time()  # the connection, the head or the body began
+        self._piece_bytes = 0
         self._unread_bytes = 0
         self._body_bytes = 0
         self._refusal: K12AIError | None = None
@@ -68,6 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer sent."""
+        self._piece_bytes = len(data)
         self._unread_bytes += len(data)
         super().data_received(data)
         if self._unread_bytes > MAX_UNREAD_BYTES and not self.transport.is_closing():
@@ -77,7 +79,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count for the next request."""
         self._in_head = True
-        self._unread_bytes = self._body_bytes = 0
+        # Where in the piece the request begins is not known; at most all of it is this request's.
+        self._unread_bytes = min(self._piece_bytes, MAX_UNREAD_BYTES)
+        self._body_bytes = 0
         self._since = self.loop.time()
         super().on_message_begin()
 
@@ -100,6 +104,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         self._body_bytes += len(body)
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of the request, and of its trailers."""
+        if len(self.headers) > MAX_HEADERS:
+            self._refusal = HeadersTooLarge()
+            raise ValueError(str(self._refusal))
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed or was refused, in the form of its path, and close."""
@@ -147,6 +158,8 @@ class BoundedProtocol(HttpToolsProtocol):
         host: bytes | None = target.host
         if host is None:
             return
+        if b":" in host:
+            host = b"[%b]" % host
         if target.port is not None:
             host = b"%b:%d" % (host, target.port)
         self.headers[:] = [(b"host", host), *(field for field in self.headers if field[0] != b"host")]
@@ -154,7 +167,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _write_error(self, error: K12AIError) -> None:
         request_id = os.urandom(6).hex()
         path = self.url.split(b"?", 1)[0].decode("latin-1") or "/"
-        sent = self.scope["headers"] if self.scope else []
+        # Of the request that is refused, or of the one whose body is.
+        sent = self.headers or (self._cycle.scope["headers"] if self._cycle else [])
         scope = {"path": path, "headers": sent, "state": {REQUEST_ID: request_id}}
         status, body, content_type, headers = render(error, scope)  # type: ignore[arg-type]
         fields = [

@@ -40,10 +40,19 @@ def header(scope: HTTPScope, name: bytes) -> bytes | None:
     return fields.get(name)
 
 
+def repeated(scope: HTTPScope, name: bytes) -> bool:
+    """Whether a field comes more than once: which of them would the next program believe?"""
+    headers = list(scope["headers"])
+    header(scope, name)
+    if len(scope["state"][FIELDS]) == len(headers):
+        return False  # no field does
+    return sum(each == name for each, _ in headers) > 1
+
+
 def require_json(scope: HTTPScope) -> None:
     """Raise `NotJson` where the body is not declared as JSON."""
     media_type = (header(scope, b"content-type") or b"").split(b";", 1)[0].strip().lower()
-    if media_type != JSON:
+    if media_type != JSON or repeated(scope, b"content-type"):
         raise NotJson
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import time
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +22,7 @@ DEFAULT_SERVER_URL = "http://127.0.0.1:8119"
 TIMEOUT_S = 30.0
 # One blocking read; a longer wait is made of several, so that a dead connection is noticed.
 LONGEST_READ_S = 60.0
+RETRY_S = 1.0
 
 _STATS = "k12ai/platform/stats"
 _CONTROL = "k12ai/platform/control"
@@ -61,14 +62,17 @@ class Client:
         headers: dict[str, str] = {"Accept-Language": language}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx.Client(
-            base_url=self.server_url,
-            headers=headers,
-            timeout=TIMEOUT_S,
-            verify=self.server_url.startswith("https:"),  # loading certificates takes longer than an answer
-            # A school's proxy cannot reach a server on this machine.
-            trust_env=not _is_loopback(self.server_url),
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=self.server_url,
+                headers=headers,
+                timeout=TIMEOUT_S,
+                verify=self.server_url.startswith("https:"),  # loading certificates takes longer than an answer
+                # A school's proxy cannot reach a server on this machine.
+                trust_env=not _is_loopback(self.server_url),
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ServerUnreachable(self.server_url, str(error)) from None
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +120,14 @@ class Client:
         index = 0
         while True:
             left_s = deadline - time.monotonic()
-            found, latest = self._read_once(key, index, left_s)
+            try:
+                found, latest = self._read_once(key, index, left_s)
+            except ServerUnreachable:
+                # A server that answered before and is started again meanwhile is waited for.
+                if index == 0 or left_s <= RETRY_S:
+                    raise
+                time.sleep(RETRY_S)
+                continue
             if found or left_s <= 0.01:
                 return found
             # An index that goes back means another store: start again.
@@ -124,8 +135,9 @@ class Client:
 
     def delete(self, key: str) -> None:
         """Delete the key and everything below it, by path segment."""
-        self._send("DELETE", _kv_path(key))
-        self._send("DELETE", _kv_path(key.rstrip("/") + "/"), params={"recurse": ""})
+        base = key.strip("/")
+        self._send("DELETE", _kv_path(base))
+        self._send("DELETE", _kv_path(base + "/"), params={"recurse": ""})
 
     def delete_version(self, stored: StoredValue) -> bool:
         """Delete a key unless it has been written again since; return whether it is gone."""
@@ -133,17 +145,18 @@ class Client:
         return response.content == b"true"
 
     def _read_once(self, key: str, index: int, left_s: float) -> tuple[list[StoredValue], int]:
+        base = key.strip("/")
         params = {"recurse": ""}
         # The server adds up to a sixteenth to the wait.
         wait_s = min(max(left_s, 0.0), LONGEST_READ_S) * 16 / 17
         if index and wait_s > 0:
             params |= {"index": str(index), "wait": f"{max(1, int(wait_s * 1000))}ms"}
-        response = self._send("GET", _kv_path(key), params=params, timeout_s=LONGEST_READ_S + TIMEOUT_S)
-        latest = int(response.headers.get("X-Consul-Index", "0"))
-        entries: Iterable[_Entry] = ()
-        if response.status_code == 200:
-            entries = _entries_decoder.decode(response.content)
-        base = key.rstrip("/")
+        response = self._send("GET", _kv_path(base), params=params, timeout_s=LONGEST_READ_S + TIMEOUT_S)
+        try:
+            latest = int(response.headers["X-Consul-Index"])
+            entries = _entries_decoder.decode(response.content) if response.status_code == 200 else []
+        except (KeyError, ValueError, msgspec.DecodeError):
+            raise ServerUnreachable(self.server_url, "not K12AI's answer") from None
         return [
             StoredValue(each.key, _decoded(each.value), each.modify_index)
             for each in entries
@@ -200,7 +213,7 @@ def local_user() -> str:
 
 
 def _kv_path(key: str) -> str:
-    return "/v1/kv/" + urllib.parse.quote(key.lstrip("/"), safe="/@")
+    return "/v1/kv/" + urllib.parse.quote(key, safe="/@")
 
 
 def _decoded(value: str | None) -> Any:
@@ -212,8 +225,11 @@ def _decoded(value: str | None) -> Any:
 
 
 def _is_loopback(url: str) -> bool:
+    """Whether the address is this machine's; raises ValueError for what is no address."""
     host = urllib.parse.urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

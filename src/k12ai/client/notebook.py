@@ -65,7 +65,7 @@ def k12ai_get_data(
     something is there. ``rm`` deletes what was read. ``http`` is accepted and changes nothing.
     """
     with Client() as client:
-        found = client.read(f"{key}/{subkey}" if subkey else key, wait_s=waitcnt)
+        found = client.read(f"{key.rstrip('/')}/{subkey}" if subkey else key, wait_s=waitcnt)
         found = found[-num:] if num > 0 else found
         if rm:
             for each in found:
@@ -105,8 +105,8 @@ def k12ai_print(text: Any, indent: int = 4) -> None:
     if not text:
         return
     try:
-        encoded = text.encode() if isinstance(text, str) else msgspec.json.encode(text)
-        shown = msgspec.json.format(encoded, indent=indent).decode()
+        value = msgspec.json.decode(text) if isinstance(text, str) else text
+        shown = msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
     except msgspec.DecodeError:
         shown = str(text)
     sys.stdout.write(shown + "\n")

@@ -25,6 +25,8 @@ T = TypeVar("T")
 WINDOW_S = 0.5
 FIRST_WINDOW_S = 0.1
 SOURCE_DEADLINE_S = 0.4
+OPENING_DEADLINE_S = 10.0
+CLOSING_DEADLINE_S = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Monitor:
         gpu_probe: Callable[[], GpuProbe] = open_gpu_probe,
     ) -> None:
         self._runtimes = runtimes
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._open_gpu_probe = gpu_probe
         self._disks = Disks()
         self._exits = contextlib.AsyncExitStack()
@@ -55,8 +57,8 @@ class Monitor:
             name: await self._exits.enter_async_context(Worker(f"k12ai-{name}"))
             for name in (_name(Part.DISKS), _name(Part.GPUS))
         }
-        self._gpu_probe = self._open_gpu_probe()
-        self._exits.callback(self._gpu_probe.close)
+        self._gpu_probe = await self._open_gpus()
+        self._exits.push_async_callback(self._close_gpus)
         self._background = await self._exits.enter_async_context(Background())
         self._last_disks: list[Disk] = []
         self._last_gpus = GpuReading([])
@@ -64,7 +66,7 @@ class Monitor:
         await asyncio.sleep(FIRST_WINDOW_S)
         self._latest: Snapshot | None = None
         await self._tick()
-        self._background.keep_running("monitor", lambda: every(self._interval_s, self._tick))
+        self._background.keep_running("monitor", lambda: every(self.interval_s, self._tick))
         return self
 
     async def __aexit__(
@@ -100,6 +102,8 @@ class Monitor:
             return derive(before, await self._read(fresh=True), self._latest)
 
     async def _tick(self) -> None:
+        if time.monotonic() - self._reading.at_s < min(FIRST_WINDOW_S, self.interval_s / 4):
+            return  # the first beat may come right after the start: too short a window to say anything
         reading = await self._read()
         self._latest = derive(self._reading, reading, self._latest)
         self._reading = reading
@@ -129,6 +133,18 @@ class Monitor:
         if isinstance(self._gpu_probe, NoGpu):
             return self._gpu_probe.read()
         return await self._from(Part.GPUS, self._gpu_probe.read, self._last_gpus, notes)
+
+    async def _open_gpus(self) -> GpuProbe:
+        try:
+            return await self._workers[_name(Part.GPUS)].run(
+                self._open_gpu_probe, deadline_s=OPENING_DEADLINE_S
+            )
+        except TimeoutError:
+            return NoGpu(Text("gpus: the NVIDIA driver does not answer", "gpus：NVIDIA 驱动没有应答"))
+
+    async def _close_gpus(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await self._workers[_name(Part.GPUS)].run(self._gpu_probe.close, deadline_s=CLOSING_DEADLINE_S)
 
     async def _from(self, part: Part, read: Callable[[], T], last: T, notes: list[Note]) -> T:
         """Read a source that may hang; then its last figures come with a note."""

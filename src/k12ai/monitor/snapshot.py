@@ -108,20 +108,32 @@ class Snapshot:
 def derive(before: Reading, after: Reading, previous: Snapshot | None = None) -> Snapshot:
     """Make the snapshot of the window between two readings.
 
-    ``previous`` gives the last known figures of containers whose counters cannot be read while
-    their runtime is away.
+    ``previous`` gives the last known figures of containers whose counters cannot be read; every unit
+    is shown, one that was never read with zeros and a note.
     """
     containers = {}
-    all_answer = all(condition.available for condition in after.conditions.values())
+    without: list[str] = []
     for container_id, unit in after.units.items():
         usage = after.usage.get(container_id)
         if usage is not None:
             containers[container_id] = _container(
                 unit, before.usage.get(container_id), usage, after.host.memory_total
             )
-        elif previous is not None and container_id in previous.containers and not all_answer:
+        elif previous is not None and container_id in previous.containers:
             containers[container_id] = previous.containers[container_id]
+        else:
+            containers[container_id] = _container(unit, None, Usage(0, 0, 0, None), after.host.memory_total)
+            without.append(unit.short_id)
+    if without:
+        after = after._replace(notes=(*after.notes, _no_figures(without)))
     return Snapshot(after, cpus_between(before.host, after.host), containers)
+
+
+def _no_figures(short_ids: list[str]) -> Note:
+    names = ", ".join(short_ids)
+    return Note(
+        Part.CONTAINERS, Text(f"containers: no figures yet for {names}", f"containers：尚无数值：{names}")
+    )
 
 
 def _container(unit: Unit, before: Usage | None, after: Usage, host_memory: int) -> Container:

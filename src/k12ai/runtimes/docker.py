@@ -4,17 +4,17 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import structlog
 
 from k12ai.background import Background
-from k12ai.errors import ContainerNotFound, EngineTimeout, EngineUnavailable, K12AIError, Unavailable
+from k12ai.errors import ContainerNotFound, EngineUnavailable, K12AIError, Unavailable
 from k12ai.runtimes.base import Condition, Runtime, Unit
 from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
-from k12ai.runtimes.engine import Engine, NoSuchContainer
+from k12ai.runtimes.engine import Engine, Listed, NoSuchContainer
 from k12ai.texts import Text
 from k12ai.worker import Worker
 
@@ -50,7 +50,7 @@ class DockerRuntime(Runtime):
         self._heartbeat_s = heartbeat_s
         self._cgroups = cgroups or Cgroups()
         self._units: dict[str, Unit] = {}
-        self._readers: dict[str, tuple[int, CgroupReader]] = {}
+        self._readers: dict[str, CgroupReader] = {}
         self._remote: dict[str, Usage] = {}
         self._beyond_reach: set[str] = set()
         self._some_beyond_reach = asyncio.Event()
@@ -62,7 +62,6 @@ class DockerRuntime(Runtime):
         self._exits = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
         self.engine = Engine(self._address)
         self._exits.push_async_callback(self.engine.close)
         self._worker = await self._exits.enter_async_context(Worker("k12ai-cgroups"))
@@ -79,6 +78,8 @@ class DockerRuntime(Runtime):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._exits.aclose()
+        for container_id in list(self._readers):
+            self._close_reader(container_id)
 
     @property
     def condition(self) -> Condition:
@@ -92,21 +93,20 @@ class DockerRuntime(Runtime):
 
     async def usage(self, *, fresh: bool = False) -> Mapping[str, Usage]:
         """See `Runtime.usage`; read from cgroup files, or by the Engine where they are out of reach."""
-        units = list(self._units.values())
-        near = [unit for unit in units if unit.container_id not in self._beyond_reach]
+        near = [unit for unit in self._units.values() if unit.container_id not in self._beyond_reach]
         usages: dict[str, Usage] = {}
         if near:
-            usages = await self._worker.run(lambda: self._read_near(near), deadline_s=USAGE_DEADLINE_S)
+            usages = await self._read_near(near)
         if fresh and self._beyond_reach:
             await self._ask_for_remote()
-        usages.update(self._remote)
-        return usages
+        return {**self._remote, **usages}
 
     async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
         """See `Runtime.stop`."""
-        full_id = await self._resolve(container_id, service_name)
-        if full_id is None:
-            return container_id[:12]
+        found = await self._resolve(container_id, service_name)
+        full_id = found.container_id
+        if not found.running:
+            return full_id[:12]
         stop = self._stops.get(full_id)
         ends_at = time.monotonic() + grace_s
         if stop is None or stop.ends_at > ends_at + 1:
@@ -119,25 +119,27 @@ class DockerRuntime(Runtime):
 
     # --- stopping --------------------------------------------------------------------------------
 
-    async def _resolve(self, container_id: str, service_name: str | None) -> str | None:
-        """Return the full id of a running unit, or None for one that has stopped."""
+    async def _resolve(self, container_id: str, service_name: str | None) -> Listed:
+        """Return the one unit that is meant; one that never ran is none."""
         if not _ID_OR_PREFIX.fullmatch(container_id):
             raise ContainerNotFound(container_id)
         found = [
             row
             for row in await self.engine.labelled(id_part=container_id)
-            if row.container_id.startswith(container_id) and service_name in (None, row.service_name)
+            if row.container_id.startswith(container_id)
+            and service_name in (None, row.service_name)
+            and row.state != "created"
         ]
         if len(found) != 1:
             raise ContainerNotFound(container_id)
-        return found[0].container_id if found[0].running else None
+        return found[0]
 
     async def _stop(self, container_id: str, grace_s: int) -> None:
         log.info("container.stop", container=container_id[:12], grace_s=grace_s)
         with contextlib.suppress(NoSuchContainer):  # removed by itself, or by somebody else
             await self.engine.stop(container_id, grace_s)
-        if await self.engine.running_unit(container_id) is not None:
-            raise EngineTimeout("stop", float(grace_s))
+        if await self.engine.is_alive(container_id):
+            raise EngineUnavailable(Text("the container was started again", "容器又被启动了"))
         self._forget(container_id)
 
     def _forget_stop(self, container_id: str, task: "asyncio.Task[Any]") -> None:
@@ -157,7 +159,7 @@ class DockerRuntime(Runtime):
                 self._does_not_answer(error)
             await asyncio.sleep(RETRY_S)
 
-    async def _apply_changes(self, next_id: Callable[[], Awaitable[str | None]]) -> None:
+    async def _apply_changes(self, next_id: Callable[[], Awaitable[str]]) -> None:
         listed_at = time.monotonic()
         while True:
             try:
@@ -166,8 +168,6 @@ class DockerRuntime(Runtime):
             except TimeoutError:
                 await self.engine.ping()
             else:
-                if changed is None:
-                    raise EngineUnavailable(Text("its event stream ended", "事件流已断开"))
                 await self._refresh(changed)
             if time.monotonic() - listed_at > self._relist_s:
                 await self._relist()
@@ -177,23 +177,32 @@ class DockerRuntime(Runtime):
         running = {row.container_id for row in await self.engine.labelled() if row.running}
         for gone in self._units.keys() - running:
             self._forget(gone)
+        self._beyond_reach.clear()  # so that what was out of reach for a moment is tried again
         for container_id in running:
             await self._refresh(container_id)
 
     async def _refresh(self, container_id: str) -> None:
         """Look again: an event is a hint that something changed, the Engine's word is what it is now."""
-        unit = await self.engine.running_unit(container_id)
+        try:
+            unit = await self.engine.running_unit(container_id)
+        except Unavailable as error:
+            # One stuck container must not hide the others; an Engine that is away raises here.
+            await self.engine.ping()
+            log.warning("engine.inspect_failed", container=container_id[:12], reason=str(error))
+            return
         if unit is None:
             self._forget(container_id)
             return
         known = self._units.get(container_id)
-        if known is None or known.pid != unit.pid:
+        if known is not None and known.pid != unit.pid:
             self._beyond_reach.discard(container_id)
+            self._remote.pop(container_id, None)
+            self._close_reader(container_id)
         self._units[container_id] = unit
 
     def _forget(self, container_id: str) -> None:
         self._units.pop(container_id, None)
-        self._readers.pop(container_id, None)
+        self._close_reader(container_id)
         self._remote.pop(container_id, None)
         self._beyond_reach.discard(container_id)
 
@@ -212,28 +221,44 @@ class DockerRuntime(Runtime):
 
     # --- measuring -------------------------------------------------------------------------------
 
-    def _read_near(self, units: list[Unit]) -> dict[str, Usage]:
+    async def _read_near(self, units: Sequence[Unit]) -> dict[str, Usage]:
+        """Read the units' files in the worker; everything else about them is decided here, in the loop."""
+        readers = {unit.container_id: self._readers.get(unit.container_id) for unit in units}
+        found = await self._worker.run(lambda: self._read_files(units, readers), deadline_s=USAGE_DEADLINE_S)
         usages = {}
-        for unit in units:
-            try:
-                usages[unit.container_id] = self._reader(unit).read()
-            except CgroupUnreachable:
-                self._readers.pop(unit.container_id, None)
+        for unit, (reader, usage) in zip(units, found, strict=True):
+            container_id = unit.container_id
+            current = self._units.get(container_id)
+            if current is None or current.pid != unit.pid:
+                if reader is not None:
+                    reader.close()
+            elif reader is None or usage is None:
+                # It has just ended, and then the Engine says so soon; or its files are not for us.
+                self._close_reader(container_id)
+                self._beyond_reach.add(container_id)
+                self._some_beyond_reach.set()
+            else:
+                self._readers[container_id] = reader
+                usages[container_id] = usage
         return usages
 
-    def _reader(self, unit: Unit) -> CgroupReader:
-        known = self._readers.get(unit.container_id)
-        if known is not None and known[0] == unit.pid:
-            return known[1]
-        try:
-            reader = self._cgroups.reader(unit.pid, unit.container_id)
-        except CgroupUnreachable:
-            # It has just ended, and then the Engine says so soon; or its pids are not this machine's.
-            self._beyond_reach.add(unit.container_id)
-            self._loop.call_soon_threadsafe(self._some_beyond_reach.set)
-            raise
-        self._readers[unit.container_id] = (unit.pid, reader)
-        return reader
+    def _read_files(
+        self, units: Sequence[Unit], readers: Mapping[str, CgroupReader | None]
+    ) -> list[tuple[CgroupReader | None, Usage | None]]:
+        found: list[tuple[CgroupReader | None, Usage | None]] = []
+        for unit in units:
+            reader = readers[unit.container_id]
+            try:
+                if reader is None:
+                    reader = self._cgroups.reader(unit.pid, unit.container_id)
+                found.append((reader, reader.read()))
+            except CgroupUnreachable:
+                found.append((reader, None))
+        return found
+
+    def _close_reader(self, container_id: str) -> None:
+        if (reader := self._readers.pop(container_id, None)) is not None:
+            reader.close()
 
     async def _measure_remote(self) -> None:
         """Ask the Engine again and again for the units whose files cannot be read here."""

@@ -5,14 +5,16 @@ import collections
 import contextlib
 import datetime
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import aiodocker
 import aiohttp
+import structlog
 from msgspec import Struct
 
-from k12ai.errors import EngineTimeout, EngineUnavailable, K12AIError
+from k12ai.errors import EngineTimeout, EngineUnavailable
 from k12ai.models import LABEL_OP, LABEL_SERVICE_NAME, LABEL_SERVICE_UUID, LABEL_USER
 from k12ai.runtimes.base import Unit
 from k12ai.runtimes.cgroups import Usage
@@ -20,8 +22,11 @@ from k12ai.texts import Text
 
 T = TypeVar("T")
 
+log = structlog.stdlib.get_logger(__name__)
+
 CALL_DEADLINE_S = 3.0
 STATS_DEADLINE_S = 10.0
+MAX_LABEL_LENGTH = 256
 
 # What changes whether a container runs, or what is known of it.
 _EVENTS_OF_INTEREST = (
@@ -47,28 +52,49 @@ class Listed(Struct, frozen=True):
 
     container_id: str
     service_name: str
-    running: bool
+    state: str
+
+    @property
+    def running(self) -> bool:
+        """Whether it has processes, or will have again by its restart policy."""
+        return self.state in ("running", "paused", "restarting")
 
 
 class Engine:
     """One Docker Engine.
 
-    Every call has a deadline. It raises `EngineUnavailable` when the Engine cannot be reached,
-    `EngineTimeout` when it does not answer, `NoSuchContainer` for an unknown container.
+    Every call has a deadline. It raises `EngineUnavailable` when the Engine cannot be reached or
+    answers what no Engine answers, `EngineTimeout` when it does not answer, `NoSuchContainer` for an
+    unknown container; nothing else.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.calls: collections.Counter[str] = collections.Counter()
-        self._docker = aiodocker.Docker(url=address)
+        self._answered_at = float("-inf")
+        connector = None
+        if address.startswith("unix://"):
+            # Without a limit: a hundred slow stops must not keep the heartbeat waiting.
+            connector = aiohttp.UnixConnector(address.removeprefix("unix://"), limit=0)
+        self._connector = connector
+        # With a connector of ours, the address is only what requests are named after.
+        self._docker = aiodocker.Docker(url="unix://localhost" if connector else address, connector=connector)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._docker.close()
+        if self._connector is not None:
+            await self._connector.close()
 
     async def ping(self) -> None:
         """Return if the Engine answers."""
-        await self._call("version", self._docker.version)
+
+        async def call() -> None:
+            # aiodocker has no function for it; asking for the version makes the Engine run programs.
+            async with self._docker._query("_ping", versioned_api=False):
+                pass
+
+        await self._call("ping", call)
 
     async def labelled(self, *, id_part: str | None = None) -> list[Listed]:
         """Return every container, running or not, that carries the platform's label.
@@ -78,19 +104,39 @@ class Engine:
         filters: dict[str, list[str]] = {"label": [LABEL_SERVICE_NAME]}
         if id_part is not None:
             filters["id"] = [id_part]
-        rows = await self._call("list", lambda: self._docker.containers.list(all=True, filters=filters))
-        return [
-            Listed(row["Id"], row["Labels"].get(LABEL_SERVICE_NAME, ""), row["State"] in ("running", "paused"))
-            for row in rows
-        ]
+
+        async def call() -> list[Listed]:
+            rows = await self._docker.containers.list(all=True, filters=filters)
+            return [Listed(row["Id"], row["Labels"].get(LABEL_SERVICE_NAME, ""), row["State"]) for row in rows]
+
+        try:
+            return await self._call("list", call)
+        except NoSuchContainer as error:
+            raise EngineUnavailable(_reason(self.address, str(error))) from None
 
     async def running_unit(self, container_id: str) -> Unit | None:
-        """Return the unit, or None where it does not run or does not exist."""
+        """Return the unit, or None where it has no process now or does not exist."""
+
+        async def call() -> Unit | None:
+            shown = await self._docker.containers.container(container_id).show()
+            return _unit(shown) if shown["State"]["Running"] and shown["State"]["Pid"] else None
+
         try:
-            shown = await self._call("inspect", lambda: self._docker.containers.container(container_id).show())
+            return await self._call("inspect", call)
         except NoSuchContainer:
             return None
-        return _unit(shown) if shown["State"]["Running"] and shown["State"]["Pid"] else None
+
+    async def is_alive(self, container_id: str) -> bool:
+        """Whether the container runs, or will be started again by its restart policy."""
+
+        async def call() -> bool:
+            state = (await self._docker.containers.container(container_id).show())["State"]
+            return bool(state["Running"] or state["Restarting"])
+
+        try:
+            return await self._call("inspect", call)
+        except NoSuchContainer:
+            return False
 
     async def stop(self, container_id: str, grace_s: int) -> None:
         """Have the Engine send SIGTERM and, after ``grace_s``, SIGKILL; return when that is done.
@@ -113,52 +159,59 @@ class Engine:
 
     async def usage(self, container_id: str) -> Usage:
         """Return a container's counters over about the last second, as the Engine measured them."""
-        rows = await self._call(
-            "stats",
-            lambda: self._docker.containers.container(container_id).stats(stream=False),
-            deadline_s=STATS_DEADLINE_S,
-        )
-        return _usage_of_stats(rows[0])
+
+        async def call() -> Usage:
+            rows = await self._docker.containers.container(container_id).stats(stream=False)
+            return _usage_of_stats(rows[0])
+
+        return await self._call("stats", call, deadline_s=STATS_DEADLINE_S)
 
     @contextlib.asynccontextmanager
-    async def events(self) -> AsyncIterator[Callable[[], Awaitable[str | None]]]:
+    async def events(self) -> AsyncIterator[Callable[[], Awaitable[str]]]:
         """Subscribe; yield a function that waits for the next id of a container that changed.
 
-        It returns None when the stream has ended. No event after the entry is missed.
+        It raises `EngineUnavailable` when the stream has ended. No event after the entry is missed.
         """
         stream = self._docker.events
         subscriber = stream.subscribe(create_task=False)  # type: ignore[no-untyped-call]
         filters = {"type": ["container"], "label": [LABEL_SERVICE_NAME], "event": list(_EVENTS_OF_INTEREST)}
         self.calls["events"] += 1
-        running = asyncio.ensure_future(self._call_errors("events", stream.run(filters=filters)))
+        running = asyncio.ensure_future(self._translated(stream.run(filters=filters)))
 
-        async def next_id() -> str | None:
+        async def next_id() -> str:
             event = await subscriber.get()
-            return None if event is None else str(event["Actor"]["ID"])
+            if event is None:
+                await asyncio.wait([running])
+                running.result()  # raises the reason, where there was one
+                raise EngineUnavailable(Text("its event stream ended", "事件流已断开"))
+            return str(event["Actor"]["ID"])
 
         try:
             async with self._deadline("events", CALL_DEADLINE_S):
                 while stream.json_stream is None and not running.done():  # noqa: ASYNC110 - no event to wait for
                     await asyncio.sleep(0.005)
             if running.done():
-                await running
+                running.result()
             yield next_id
         finally:
             await stream.stop()  # type: ignore[no-untyped-call]
             await _cancel(running)
 
     async def _stay_in_touch(self) -> None:
-        """Raise when the Engine no longer answers."""
+        """Raise when the Engine no longer answers; an answer to any call is a sign of life."""
         while True:
             await asyncio.sleep(1)
-            await self.ping()
+            if time.monotonic() - self._answered_at > 0.9:
+                await self.ping()
 
     async def _call(
         self, name: str, call: Callable[[], Awaitable[T]], *, deadline_s: float = CALL_DEADLINE_S
     ) -> T:
         self.calls[name] += 1
         async with self._deadline(name, deadline_s):
-            return await self._call_errors(name, call())
+            answer = await self._translated(call())
+        self._answered_at = time.monotonic()
+        return answer
 
     @contextlib.asynccontextmanager
     async def _deadline(self, name: str, deadline_s: float) -> AsyncIterator[None]:
@@ -168,18 +221,20 @@ class Engine:
         except TimeoutError:
             raise EngineTimeout(name, deadline_s) from None
 
-    async def _call_errors(self, name: str, call: Awaitable[T]) -> T:
+    async def _translated(self, call: Awaitable[T]) -> T:
         try:
             return await call
+        except (TimeoutError, NoSuchContainer):
+            raise
         except aiodocker.DockerError as error:
             if error.status == 404:
                 raise NoSuchContainer(error.message) from None
             raise EngineUnavailable(_reason(self.address, error.message)) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # ValueError: a line longer than aiohttp reads, or half a JSON document at a crash.
-            if isinstance(error, TimeoutError):
-                raise
-            raise EngineUnavailable(_reason(self.address, str(error) or type(error).__name__)) from None
+        except Exception as error:  # noqa: BLE001 - whatever else comes over that socket is no Engine's answer
+            reason = str(error) or type(error).__name__
+            if not isinstance(error, (aiohttp.ClientError, OSError)):
+                log.warning("engine.odd_answer", address=self.address, error=repr(error)[:500])
+            raise EngineUnavailable(_reason(self.address, reason)) from None
 
 
 def _reason(address: str, message: str) -> Text:
@@ -197,9 +252,11 @@ def _reason(address: str, message: str) -> Text:
 
 
 async def _cancel(task: "asyncio.Future[Any]") -> None:
+    """End a task and take its outcome; being cancelled meanwhile is not swallowed."""
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, K12AIError, NoSuchContainer):
-        await task
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
 
 
 @contextlib.asynccontextmanager
@@ -212,7 +269,8 @@ async def _cancelled_on_exit(work: Awaitable[None]) -> AsyncIterator["asyncio.Fu
 
 
 def _unit(shown: dict[str, Any]) -> Unit:
-    labels = shown["Config"]["Labels"] or {}
+    # Labels may hold megabytes, and everybody gets them with every answer.
+    labels = {name: value[:MAX_LABEL_LENGTH] for name, value in (shown["Config"]["Labels"] or {}).items()}
     state = shown["State"]
     return Unit(
         container_id=shown["Id"],

@@ -53,8 +53,9 @@ class PendingRequest(NamedTuple):
 class Store(ABC):
     """Keys, values and pending requests.
 
-    Methods raise `StorageFull` when there is no room and `StorageUnavailable` when the store does
-    not answer in time; then nothing has changed.
+    Methods raise `StorageFull` when there is no room; then nothing has changed. They raise
+    `StorageUnavailable` when the store does not answer in time; then a write that was under way may
+    still happen, one that waited does not.
     """
 
     @abstractmethod
@@ -104,7 +105,10 @@ class Store(ABC):
 
     @abstractmethod
     async def publish(self, request_id: int, key: str, value: bytes, *, keep_s: int) -> None:
-        """Write a request's result and forget the request, both or neither."""
+        """Write a request's result and forget the request, both or neither.
+
+        A request that is forgotten already is left alone, so that this can be repeated.
+        """
 
     @abstractmethod
     async def pending(self) -> Sequence[PendingRequest]:

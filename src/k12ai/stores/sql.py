@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from k12ai.errors import K12AIError, StorageFull, StorageUnavailable
+from k12ai.errors import StorageFull, StorageUnavailable
 from k12ai.settings import SettingsError
 from k12ai.stores import migrations, transactions
 from k12ai.stores.base import Entry, Found, FoundKeys, PendingRequest, Store
@@ -33,8 +33,9 @@ from k12ai.texts import Text
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_S = 1.5
+BUSY_TIMEOUT_S = 0.9
 DEADLINE_S = 10.0
+CLOSING_S = 2.0
 GROUP_SIZE = 256
 READERS = 2
 
@@ -68,8 +69,8 @@ class SqlStore(Store):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writes.put(None)
-        await asyncio.to_thread(self._writer.join, DEADLINE_S)
-        self._readers.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self._writer.join, CLOSING_S)
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self._reading.dispose()
         self._writing.dispose()
         self._lock.close()
@@ -185,6 +186,7 @@ class SqlStore(Store):
                 return
 
     def _commit(self, group: Sequence[_Write]) -> None:
+        group = [write for write in group if not write.done.cancelled()]  # whose caller was told no
         try:
             with self._writing.begin() as connection:
                 transaction = Transaction(connection)
@@ -192,8 +194,8 @@ class SqlStore(Store):
                 transaction.finish()
         except Exception as error:  # noqa: BLE001 - handed to whoever awaits the write
             problem = _translated(error)
-            if len(group) > 1 and not isinstance(problem, K12AIError):
-                for write in group:  # one of them is at fault; the others must not suffer for it
+            if len(group) > 1 and not isinstance(problem, StorageUnavailable):
+                for write in group:  # one of them is at fault, or too large; the others must not suffer
                     self._commit([write])
                 return
             self._tell(_fail, group, problem)
@@ -241,7 +243,7 @@ def _claim(data_dir: Path) -> IO[str]:
 
 def _engine(path: Path, *, begin: str) -> Engine:
     engine = sqlalchemy.create_engine(
-        f"sqlite:///{path}",
+        sqlalchemy.URL.create("sqlite", database=str(path)),  # a path is not an address: it may hold '?'
         poolclass=QueuePool,
         pool_size=READERS + 1,
         # The driver must not open transactions of its own: the event below does, in the right mode.
@@ -269,7 +271,7 @@ def _migrate(engine: Engine) -> None:
         import alembic.config
 
         config = alembic.config.Config()
-        config.set_main_option("script_location", os.path.dirname(migrations.__file__))
+        config.set_main_option("script_location", os.path.dirname(migrations.__file__).replace("%", "%%"))
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
 

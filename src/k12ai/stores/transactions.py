@@ -89,8 +89,8 @@ class Transaction:
 
     def publish(self, request_id: int, key: str, value: bytes, keep_s: int) -> bool:
         """See `Store.publish`."""
-        self._connection.execute(delete(request).where(request.c.id == request_id))
-        return self.put(key, value, 0, None, keep_s)
+        known = self._connection.execute(delete(request).where(request.c.id == request_id))
+        return known.rowcount == 1 and self.put(key, value, 0, None, keep_s)
 
     def _get(self, key: str) -> Entry | None:
         row = self._connection.execute(select(*_COLUMNS).where(entry.c.key == key)).first()

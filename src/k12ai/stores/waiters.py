@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+
+MANY_KEYS = 500
 
 
 class Waiter:
@@ -42,12 +44,19 @@ class Waiters:
             if not table[key]:
                 del table[key]
 
-    def wake(self, changed: Iterable[str]) -> None:
-        """Wake everyone whom a change of these keys concerns."""
+    def wake(self, changed: Collection[str]) -> None:
+        """Wake everyone whom a change of these keys concerns.
+
+        For a great many keys, everyone is woken: whoever finds nothing new goes on waiting.
+        """
+        if len(changed) > MANY_KEYS:
+            for table in (self._by_key, self._by_prefix):
+                for waiters in table.values():
+                    _wake_all(waiters)
+            return
         for key in changed:
             if key in self._by_key:
-                for waiter in self._by_key[key]:
-                    waiter.wake()
+                _wake_all(self._by_key[key])
             if self._by_prefix:
                 self._wake_prefixes_of(key)
 
@@ -55,9 +64,13 @@ class Waiters:
         # A look-up for each of the key's own prefixes: its cost does not grow with the waiters.
         for length in range(len(key) + 1):
             if (prefix := key[:length]) in self._by_prefix:
-                for waiter in self._by_prefix[prefix]:
-                    waiter.wake()
+                _wake_all(self._by_prefix[prefix])
 
     def __len__(self) -> int:
         tables = (self._by_key, self._by_prefix)
         return sum(len(waiters) for table in tables for waiters in table.values())
+
+
+def _wake_all(waiters: Iterable[Waiter]) -> None:
+    for waiter in waiters:
+        waiter.wake()
