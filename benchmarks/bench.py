@@ -56,6 +56,7 @@ class Scale(NamedTuple):
     slice_rounds: int = 15
     idle_s: float = 20.0
     idle_rounds: int = 2
+    settle_s: float = 5.0
     wakes: int = 500
     warm_up_requests: int = 2_000
     requests: int = 10_000
@@ -71,6 +72,7 @@ QUICK = Scale(
     slice_rounds=3,
     idle_s=5.0,
     idle_rounds=1,
+    settle_s=1.0,
     wakes=50,
 )
 

@@ -56,12 +56,15 @@ class Fleet:
         assert self._engine is not None
         with _connected(self._engine.address.removeprefix("unix://")) as connection:
             (pid,) = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4))
-        names = ("dockerd", "containerd")
-        everywhere = [each for each in psutil.process_iter() if each.name() in names]
-        # Another Engine's work is none of this one's, where the socket tells whose it is (systemd's do not)
-        # and where dockerd has a containerd of its own.
-        family = [each for each in everywhere if pid in (each.pid, each.ppid())]
-        return [each.pid for each in (family if len(family) == len(names) else everywhere)]
+        found = [each.info for each in psutil.process_iter(["pid", "ppid", "name"])]
+        both = [each for each in found if each["name"] in ("dockerd", "containerd")]
+        dockerd = [each for each in both if each["pid"] == pid]
+        if not dockerd:  # the socket belongs to systemd: it does not tell whose work is this Engine's
+            return [each["pid"] for each in both]
+        # containerd is dockerd's child, or both have the same parent.
+        near = (pid, dockerd[0]["ppid"])
+        containerd = [each for each in both if each["name"] == "containerd" and each["ppid"] in near]
+        return [each["pid"] for each in dockerd + containerd]
 
     def one_shot_stats_s(self, rounds: int) -> float:
         """Return how long the Engine takes for one-shot statistics of all containers, asked for at once."""

@@ -11,7 +11,6 @@ MIB = 2**20
 MOST_BYTES = 120 * MIB
 # Allocators take and give back pages as they see fit.
 NOISE_BYTES = 2 * MIB
-SETTLE_S = 2.0
 _CONNECTIONS = 8
 
 RESIDENT = (
@@ -25,7 +24,7 @@ def resident(bench: Bench) -> list[Row]:
     containers = bench.fleet.resize(CONTAINERS)
     with bench.server(containers) as server:
         answer = answer_of(server)
-        time.sleep(SETTLE_S)
+        time.sleep(bench.scale.settle_s)
         fresh = resident_bytes(server.process.pid)
         _ask(bench, stats_of(server), bench.scale.warm_up_requests)
         warm = resident_bytes(server.process.pid)
@@ -43,4 +42,4 @@ def resident(bench: Bench) -> list[Row]:
 
 def _ask(bench: Bench, target: Target, answers: int) -> None:
     bench.run(closed_loop, target, connections=_CONNECTIONS, answers=answers)
-    time.sleep(SETTLE_S)  # also so that the snapshots of the load's time are gone
+    time.sleep(bench.scale.settle_s)  # also so that the snapshots of the load's time are gone

@@ -7,6 +7,7 @@ container's ``cpu_percent``, where 100 is one whole core.
 """
 
 import enum
+import functools
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -62,18 +63,19 @@ class StatsParams(Struct, frozen=True):
 
     def chosen(self) -> Part:
         """Return exactly the parts set to true; where none is, all parts less those set to false."""
-        wanted, refused = Part(0), Part(0)
-        for part, flag in (
-            (Part.CPUS, self.cpus),
-            (Part.GPUS, self.gpus),
-            (Part.DISKS, self.disks),
-            (Part.CONTAINERS, self.containers),
-        ):
-            if flag is True:
-                wanted |= part
-            elif flag is False:
-                refused |= part
-        return wanted or (Part.ALL & ~refused)
+        return _chosen(self.cpus, self.gpus, self.disks, self.containers)
+
+
+@functools.cache  # of 81 possible calls; working with flags takes longer than the rest of an answer's parsing
+def _chosen(*flags: bool | UnsetType) -> Part:
+    parts = (Part.CPUS, Part.GPUS, Part.DISKS, Part.CONTAINERS)
+    wanted, left = Part(0), Part.ALL
+    for part, flag in zip(parts, flags, strict=True):
+        if flag is True:
+            wanted |= part
+        elif flag is False:
+            left &= ~part
+    return wanted or left
 
 
 class StopParams(Struct, frozen=True):

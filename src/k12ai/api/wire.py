@@ -20,8 +20,8 @@ PLAIN_TEXT = b"text/plain; charset=utf-8"
 
 # Set in a request's state once its whole body was taken: then there is nothing to linger for.
 BODY_READ = "k12ai.body_read"
-# A request's header fields by name, made once for all who look.
-FIELDS = "k12ai.fields"
+FIELDS = "k12ai.fields"  # the header fields by name
+REPEATS = "k12ai.repeats"  # whether any of them comes more than once
 
 
 class CallerGone(Exception):
@@ -32,21 +32,23 @@ HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+def index_fields(scope: HTTPScope) -> None:
+    """Look at the header fields once, for all who ask `header` and `repeated` later."""
+    headers = list(scope["headers"])
+    fields = dict(headers)
+    scope["state"][FIELDS] = fields
+    scope["state"][REPEATS] = len(fields) != len(headers)
+
+
 def header(scope: HTTPScope, name: bytes) -> bytes | None:
     """Return the header field with this lower-case name; of several, the last."""
-    fields: dict[bytes, bytes] | None = scope["state"].get(FIELDS)
-    if fields is None:
-        fields = scope["state"][FIELDS] = dict(scope["headers"])
-    return fields.get(name)
+    found: bytes | None = scope["state"][FIELDS].get(name)
+    return found
 
 
 def repeated(scope: HTTPScope, name: bytes) -> bool:
     """Whether a field comes more than once: which of them would the next program believe?"""
-    headers = list(scope["headers"])
-    header(scope, name)
-    if len(scope["state"][FIELDS]) == len(headers):
-        return False  # no field does
-    return sum(each == name for each, _ in headers) > 1
+    return scope["state"][REPEATS] and sum(each == name for each, _ in scope["headers"]) > 1
 
 
 def require_json(scope: HTTPScope) -> None:
