@@ -53,7 +53,6 @@ class Observe:
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Hand the request on and watch the answer."""
         state = scope.setdefault("state", {})
-        wire.index_fields(scope)
         request_id = state[REQUEST_ID] = self._request_id(scope)
         started = time.perf_counter()
         status = 0

@@ -9,7 +9,6 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from k12ai.api import wire
 from k12ai.api.answers import REQUEST_ID, render
 from k12ai.errors import (
     CodingNotSupported,
@@ -171,7 +170,6 @@ class BoundedProtocol(HttpToolsProtocol):
         # Of the request that is refused, or of the one whose body is.
         sent = self.headers or (self._cycle.scope["headers"] if self._cycle else [])
         scope: Any = {"path": path, "headers": sent, "state": {REQUEST_ID: request_id}}
-        wire.index_fields(scope)
         status, body, content_type, headers = render(error, scope)
         fields = [
             *headers,

@@ -6,6 +6,7 @@ through the framework's request and response objects (``make bench``).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from litestar.types import HTTPScope, Receive, Send
 
@@ -20,8 +21,14 @@ PLAIN_TEXT = b"text/plain; charset=utf-8"
 
 # Set in a request's state once its whole body was taken: then there is nothing to linger for.
 BODY_READ = "k12ai.body_read"
-FIELDS = "k12ai.fields"  # the header fields by name
-REPEATS = "k12ai.repeats"  # whether any of them comes more than once
+_FIELDS = "k12ai.fields"
+
+
+class _Fields(NamedTuple):
+    """The header fields by name, and whether any name comes more than once."""
+
+    by_name: dict[bytes, bytes]
+    some_repeat: bool
 
 
 class CallerGone(Exception):
@@ -32,23 +39,24 @@ HttpApp = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def index_fields(scope: HTTPScope) -> None:
-    """Look at the header fields once, for all who ask `header` and `repeated` later."""
-    headers = list(scope["headers"])
-    fields = dict(headers)
-    scope["state"][FIELDS] = fields
-    scope["state"][REPEATS] = len(fields) != len(headers)
-
-
 def header(scope: HTTPScope, name: bytes) -> bytes | None:
     """Return the header field with this lower-case name; of several, the last."""
-    found: bytes | None = scope["state"][FIELDS].get(name)
-    return found
+    return _fields(scope).by_name.get(name)
 
 
 def repeated(scope: HTTPScope, name: bytes) -> bool:
     """Whether a field comes more than once: which of them would the next program believe?"""
-    return scope["state"][REPEATS] and sum(each == name for each, _ in scope["headers"]) > 1
+    return _fields(scope).some_repeat and sum(each == name for each, _ in scope["headers"]) > 1
+
+
+def _fields(scope: HTTPScope) -> _Fields:
+    """Look at the header fields once a request, whoever asks first."""
+    found: _Fields | None = scope["state"].get(_FIELDS)
+    if found is None:
+        headers = list(scope["headers"])
+        by_name = dict(headers)
+        found = scope["state"][_FIELDS] = _Fields(by_name, len(by_name) != len(headers))
+    return found
 
 
 def require_json(scope: HTTPScope) -> None:
