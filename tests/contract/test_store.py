@@ -268,3 +268,28 @@ async def test_many_writers_at_once_each_get_an_index_of_their_own(store: Store)
     await asyncio.gather(*(store.put(f"k/{number}", b"x") for number in range(500)))
     indexes = [entry.modify_index for entry in (await store.list("k/")).entries]
     assert sorted(indexes) == list(range(2, 502))
+
+
+async def test_appended_messages_are_in_the_order_they_were_written(store: Store) -> None:
+    """Also when a hundred are written at once: no clock decides."""
+    keys = [*await store.append("task/status", [b"1", b"2"], keep_s=60)]
+    keys += await store.append("task/status", [b"3"], keep_s=60)
+    found = (await store.list("task/status/")).entries
+    assert [(entry.key, entry.value) for entry in found] == list(zip(keys, (b"1", b"2", b"3"), strict=True))
+    many = await asyncio.gather(*(store.append("many", [b"%d" % number], keep_s=60) for number in range(100)))
+    assert len({key for (key,) in many}) == 100
+
+
+async def test_an_appended_message_keeps_its_place_when_earlier_ones_are_deleted(store: Store) -> None:
+    (first,) = await store.append("m", [b"1"], keep_s=60)
+    await store.delete(first)
+    (second,) = await store.append("m", [b"2"], keep_s=60)
+    assert second > first
+
+
+async def test_a_key_that_somebody_wrote_ahead_does_not_swallow_a_message(store: Store) -> None:
+    for ahead in range(2, 8):
+        await store.put(f"m/{ahead:016}", b"same")
+    keys = await store.append("m", [b"same", b"same"], keep_s=60)
+    assert len(set(keys)) == 2
+    assert len((await store.list("m/")).entries) == 8

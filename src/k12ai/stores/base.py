@@ -85,6 +85,14 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def append(self, key: str, values: Sequence[bytes], *, keep_s: int) -> Sequence[str]:
+        """Write messages below ``key``, all or none, and return their keys: ``<key>/<sequence>``.
+
+        The sequence is the store's index at that message, zero-padded: it never repeats, no clock has
+        a say in it, and the order of the keys is the order in which the messages were written.
+        """
+
+    @abstractmethod
     async def delete(self, key: str, *, cas: int | None = None) -> bool:
         """Delete a key; return False where ``cas`` lost. A missing key is deleted already."""
 

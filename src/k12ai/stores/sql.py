@@ -126,6 +126,10 @@ class SqlStore(Store):
         """See `Store.put`."""
         return await self._write(lambda transaction: transaction.put(key, value, flags, cas, keep_s))
 
+    async def append(self, key: str, values: Sequence[bytes], *, keep_s: int) -> Sequence[str]:
+        """See `Store.append`."""
+        return await self._write(lambda transaction: transaction.append(key, values, keep_s))
+
     async def delete(self, key: str, *, cas: int | None = None) -> bool:
         """See `Store.delete`."""
         return await self._write(lambda transaction: transaction.delete(key, cas))

@@ -1,6 +1,7 @@
 """What one write does to the tables: pure statements inside somebody else's transaction."""
 
 import time
+from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, literal, select, update
 
@@ -8,6 +9,7 @@ from k12ai.stores.base import Entry
 from k12ai.stores.schema import counter, entry, request, tombstone
 
 TOMBSTONES_KEPT_S = 24 * 3600
+SEQUENCE_DIGITS = 16
 
 _COLUMNS = (
     entry.c.key,
@@ -52,6 +54,16 @@ class Transaction:
             self._connection.execute(insert(entry).values(values))
             self._connection.execute(delete(tombstone).where(tombstone.c.key == key))
         return True
+
+    def append(self, key: str, values: Sequence[bytes], keep_s: int) -> list[str]:
+        """See `Store.append`."""
+        keys: list[str] = []
+        for value in values:
+            while self._get(name := f"{key}/{self._index + 1:0{SEQUENCE_DIGITS}}") is not None:
+                self._index += 1  # anybody may have written there; a message must not be taken for it
+            self.put(name, value, 0, None, keep_s)
+            keys.append(name)
+        return keys
 
     def delete(self, key: str, cas: int | None) -> bool:
         """See `Store.delete`."""
