@@ -1,11 +1,10 @@
-"""The routes in one list, behind the gate."""
+"""The routes in one place, behind the gate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import structlog
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
-from litestar.handlers import BaseRouteHandler, asgi
 from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api.answers import REQUEST_ID, render
@@ -27,14 +26,8 @@ def application(
 ) -> HttpApp:
     """Return everything that is served on the main port."""
 
-    @asgi("/v1/kv", is_mount=True, copy_scope=False)
-    async def kv_routes(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        scope["path"] = scope["raw_path"].decode("latin-1")  # the framework cuts a mount's own path off
-        await kv(scope, receive, send)
-
-    routes: Sequence[BaseRouteHandler] = [*platform.handlers(), kv_routes, *pages.handlers()]
     framework = Litestar(
-        route_handlers=routes,
+        route_handlers=pages.handlers(),
         exception_handlers={HTTPException: _answer_http_exception, Exception: _answer_fault},
         openapi_config=None,
         # Not from the environment: with LITESTAR_DEBUG, tracebacks would go to clients.
@@ -42,7 +35,22 @@ def application(
         pdb_on_exception=False,
         logging_config=None,
     )
-    return guarded(framework, settings, counts)
+    return guarded(_dispatch(platform.routes(), kv, framework), settings, counts)
+
+
+def _dispatch(published: Mapping[str, HttpApp], kv: KvRoutes, framework: HttpApp) -> HttpApp:
+    """Send the published paths to their ASGI applications at once, and all others through the framework."""
+
+    async def dispatch(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        route = published.get(scope["path"].rstrip("/"))
+        if route is not None:
+            await route(scope, receive, send)
+        elif kv.serves(scope):
+            await kv(scope, receive, send)
+        else:
+            await framework(scope, receive, send)
+
+    return dispatch
 
 
 def guarded(app: HttpApp, settings: Settings, counts: HttpCounts) -> HttpApp:

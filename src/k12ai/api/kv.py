@@ -28,7 +28,7 @@ MAX_KEY_LENGTH = 1024
 MAX_WAIT_S = 600.0
 DEFAULT_WAIT_S = 300.0
 
-_ROOT = "/v1/kv"
+_ROOT = b"/v1/kv"
 _UINT64 = re.compile(r"[0-9]{1,20}")
 _DURATION = re.compile(r"([+-]?)(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
@@ -110,9 +110,16 @@ class KvRoutes:
         self._closing = closing
         self._answer = published("GET", "PUT", "DELETE")(self._dispatch)
 
+    @staticmethod
+    def serves(scope: HTTPScope) -> bool:
+        """Whether the request's path is one of these routes'."""
+        # The raw path, as `_key_of` has it: '/v1%2Fkv' is another name.
+        path = scope["raw_path"]
+        return path == _ROOT or path.startswith(_ROOT + b"/")
+
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["path"] == _ROOT or scope["path"].startswith(_ROOT + "/"):
+        if self.serves(scope):
             await self._answer(scope, receive, send)
         else:
             await send_error(ResourceNotFound(), scope, receive, send)
@@ -205,7 +212,7 @@ async def _gone(receive: Receive) -> None:
 
 def _key_of(scope: HTTPScope) -> str:
     # The raw path, because frameworks tidy paths up and to the store '/' is a character like others.
-    raw = bytes(scope["raw_path"]).split(b"?", 1)[0].removeprefix(_ROOT.encode()).removeprefix(b"/")
+    raw = bytes(scope["raw_path"]).split(b"?", 1)[0].removeprefix(_ROOT).removeprefix(b"/")
     try:
         key = urllib.parse.unquote_to_bytes(raw).decode("utf-8")
     except UnicodeDecodeError:

@@ -1,7 +1,6 @@
 """``/k12ai/platform``: what the machine is doing, and stopping containers."""
 
 import msgspec
-from litestar.handlers import ASGIRouteHandler, asgi
 from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api import wire
@@ -24,12 +23,12 @@ class PlatformRoutes:
         self._closing = closing
         self._max_body_bytes = max_body_bytes
 
-    def handlers(self) -> list[ASGIRouteHandler]:
-        """Return the routes for the application."""
-        return [
-            asgi("/k12ai/platform/stats", copy_scope=False)(published("POST")(self.stats)),
-            asgi("/k12ai/platform/control", copy_scope=False)(published("POST")(self.control)),
-        ]
+    def routes(self) -> dict[str, wire.HttpApp]:
+        """Return the routes by path."""
+        return {
+            "/k12ai/platform/stats": published("POST")(self.stats),
+            "/k12ai/platform/control": published("POST")(self.control),
+        }
 
     async def stats(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer with the latest figures, or accept a request for fresh ones."""
