@@ -1,6 +1,7 @@
 """The host's figures."""
 
 from collections import namedtuple
+from pathlib import Path
 
 import psutil
 import pytest
@@ -83,6 +84,14 @@ def test_each_real_file_system_is_shown_once(
 ) -> None:
     partitions += [Partition(*each) for each in mounted]
     assert [disk.path for disk in Disks().read()] == shown
+
+
+def test_a_file_that_is_mounted_is_no_disk(partitions: list[Partition], tmp_path: Path) -> None:
+    """A container has its /etc/hosts bound from the host's disk."""
+    hosts = tmp_path / "hosts"
+    hosts.touch()
+    partitions += [Partition("overlay", "/", "overlay"), Partition("/dev/a", str(hosts), "ext4")]
+    assert [disk.path for disk in Disks().read()] == ["/"]
 
 
 def test_a_file_system_that_was_unmounted_is_left_out(

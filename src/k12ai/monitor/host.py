@@ -1,5 +1,6 @@
 """The host's processors, memory and disks, through psutil."""
 
+import os
 import time
 from typing import NamedTuple
 
@@ -85,8 +86,8 @@ def _mount_points() -> list[str]:
         real = partition.device in physical or partition.fstype in _REMOTE_TYPES
         if partition.mountpoint == "/":
             real = True  # also where the root is an overlay, as inside a container
-        if not real or partition.fstype in _IMAGE_TYPES:
-            continue
+        if not real or partition.fstype in _IMAGE_TYPES or os.path.isfile(partition.mountpoint):
+            continue  # a file is a bind mount, such as a container's /etc/hosts
         known = shortest.get(partition.device)
         if known is None or len(partition.mountpoint) < len(known):
             shortest[partition.device] = partition.mountpoint
