@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := .make
 
-.PHONY: run test test-slow test-gpu lint bench torture docs clean
+.PHONY: run test torture test-gpu lint bench docs clean
 
 run: $(STAMPS)/server
 	@echo
@@ -17,10 +17,11 @@ run: $(STAMPS)/server
 	@echo
 	@$(BIN)/k12ai serve
 
-test: $(STAMPS)/test
+test: $(STAMPS)/test $(STAMPS)/consul
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
-test-slow: $(STAMPS)/test
+# The long runs; what each of them did is printed as a table at their end.
+torture: $(STAMPS)/test $(STAMPS)/consul
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 900 $(PYTEST_ARGS)
 
 test-gpu: $(STAMPS)/test
@@ -33,8 +34,6 @@ lint: $(STAMPS)/lint
 
 bench: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks
-
-torture: test-slow
 
 docs: $(STAMPS)/server
 	$(BIN)/python -m k12ai.catalogue > docs/errors.md
@@ -53,4 +52,11 @@ $(BIN)/python:
 $(STAMPS)/%: pyproject.toml $(BIN)/python
 	@mkdir -p $(STAMPS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# Both of Consul's clients for Python call their package `consul`; each gets a directory of its own,
+# and the tests import one after the other.
+$(STAMPS)/consul: $(STAMPS)/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(STAMPS)/py-consul 'py-consul==1.8.0'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(STAMPS)/python-consul 'python-consul==1.1.0'
 	@touch $@

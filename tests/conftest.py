@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from tests.support.engine import EngineClient, OwnDockerd
+from tests.support.nvml import COMPILERS, StandinNvml, compile_standin
 from tests.support.server import Server
 
 DOCKER_HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
@@ -21,9 +22,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require",
         action="append",
         default=[],
-        choices=["docker"],
+        choices=["compiler", "consul", "docker", "faketime"],
         help="fail, not skip, where this is absent",
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the long runs did, one line each, before the runner's own summary."""
+    rows = [
+        (report.nodeid.split("::")[-1], ", ".join(f"{name}: {value}" for name, value in report.user_properties))
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        if report.when == "call" and report.user_properties
+    ]
+    if rows:
+        terminalreporter.section("what the long runs did")
+    for name, did in rows:
+        terminalreporter.line(f"{name}: {did}")
 
 
 @pytest.fixture(name="clean_environ", autouse=True)
@@ -41,6 +55,12 @@ def _absent(request: pytest.FixtureRequest, what: str, reason: str) -> NoReturn:
     if what in request.config.getoption("--require"):
         pytest.fail(f"{what} is required: {reason}")
     pytest.skip(f"no {what}: {reason}")
+
+
+@pytest.fixture(name="absent")
+def _absent_fixture(request: pytest.FixtureRequest) -> Callable[[str, str], NoReturn]:
+    """Skip the test because something is absent, or fail it where that was required."""
+    return lambda what, reason: _absent(request, what, reason)
 
 
 @pytest.fixture(name="docker_host", scope="session")
@@ -89,6 +109,21 @@ def _own_dockerd(request: pytest.FixtureRequest, docker_host: str) -> Iterator[C
     yield start
     for dockerd in started:
         dockerd.stop()
+
+
+@pytest.fixture(name="nvml_library", scope="session")
+def _nvml_library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for the NVIDIA driver's library, compiled."""
+    library = compile_standin(tmp_path_factory.mktemp("nvml"))
+    if library is None:
+        _absent(request, "compiler", f"the stand-in for the NVIDIA driver needs one of {', '.join(COMPILERS)}")
+    return library
+
+
+@pytest.fixture(name="nvml")
+def _nvml(nvml_library: Path, tmp_path: Path) -> StandinNvml:
+    """A stand-in for the NVIDIA driver with a scenario of the test's own."""
+    return StandinNvml(nvml_library, tmp_path / "nvml.scenario")
 
 
 @pytest.fixture(name="start_server")

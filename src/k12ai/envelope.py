@@ -30,6 +30,8 @@ _EXPECTED: Mapping[str, Text] = {
     "gpus": _FLAG,
     "disks": _FLAG,
     "containers": _FLAG,
+    "nodes": _FLAG,
+    "users": _FLAG,
     "id": Text("a string of at most 256 characters", "不超过 256 个字符的字符串"),
     "timeout": Text(
         f"a whole number of seconds from 0 to {MAX_GRACE_S}", f"从 0 到 {MAX_GRACE_S} 的整数（秒）"

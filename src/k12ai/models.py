@@ -47,7 +47,9 @@ class Part(enum.IntFlag):
     GPUS = 2
     DISKS = 4
     CONTAINERS = 8
-    ALL = 15
+    NODES = 16
+    USERS = 32
+    PUBLISHED = CPUS | GPUS | DISKS | CONTAINERS
 
 
 # --- what clients send ---------------------------------------------------------------------------
@@ -60,16 +62,18 @@ class StatsParams(Struct, frozen=True):
     gpus: bool | UnsetType = UNSET
     disks: bool | UnsetType = UNSET
     containers: bool | UnsetType = UNSET
+    nodes: bool | UnsetType = UNSET
+    users: bool | UnsetType = UNSET
 
     def chosen(self) -> Part:
-        """Return exactly the parts set to true; where none is, all parts less those set to false."""
-        return _chosen(self.cpus, self.gpus, self.disks, self.containers)
+        """Return exactly the parts set to true; where none is, the published ones less those set to false."""
+        return _chosen(self.cpus, self.gpus, self.disks, self.containers, self.nodes, self.users)
 
 
-@functools.cache  # of 81 possible calls; working with flags takes longer than the rest of an answer's parsing
+@functools.cache  # of 729 possible calls; working with flags takes longer than the rest of an answer's parsing
 def _chosen(*flags: bool | UnsetType) -> Part:
-    parts = (Part.CPUS, Part.GPUS, Part.DISKS, Part.CONTAINERS)
-    wanted, left = Part(0), Part.ALL
+    parts = (Part.CPUS, Part.GPUS, Part.DISKS, Part.CONTAINERS, Part.NODES, Part.USERS)
+    wanted, left = Part(0), Part.PUBLISHED
     for part, flag in zip(parts, flags, strict=True):
         if flag is True:
             wanted |= part
@@ -115,8 +119,56 @@ class Cpus(Struct, frozen=True):
     cpu_memory_percent: float
 
 
+class GpuProcess(Struct, frozen=True):
+    """A process that is on a GPU. A figure that the driver does not tell is null.
+
+    ``container`` is the container's 12 digits and ``user`` its user; for a process of no container,
+    ``container`` is empty and ``user`` the account it runs under. ``name`` is empty where the process
+    cannot be seen on this machine: it has ended, or it is in another PID namespace. ``gpu_percent``
+    is the share of the GPU's time.
+    """
+
+    pid: int
+    name: str
+    user: str
+    container: str
+    gpu_memory_usage: int | None
+    gpu_percent: float | None
+    mig_uuid: str | None
+
+
+class GpuHolder(Struct, frozen=True):
+    """What one container holds of a GPU's memory."""
+
+    id: str
+    user: str
+    service_uuid: str
+    gpu_memory_usage: int
+
+
+class GpuLedger(Struct, frozen=True):
+    """Who holds a GPU's memory: what the containers hold and ``unattributed`` add up to what is used."""
+
+    containers: list[GpuHolder]
+    unattributed: int
+
+
+class MigDevice(Struct, frozen=True):
+    """A part of a GPU that MIG has set aside."""
+
+    name: str
+    uuid: str
+    gpu_memory_total: int
+    gpu_memory_usage: int
+    gpu_memory_percent: float
+
+
 class Gpu(Struct, frozen=True):
-    """One GPU. A figure that the device does not give is null."""
+    """One GPU. A figure that the device does not give is null; ``temperature`` is in °C.
+
+    ``gpu_memory_usage`` is without what the driver keeps for itself, as nvidia-smi shows it.
+    ``migs`` is empty where the GPU is not divided; its figures are those of the whole GPU.
+    """
 
     name: str
     gpu_percent: float | None
@@ -127,6 +179,9 @@ class Gpu(Struct, frozen=True):
     uuid: str
     temperature: float | None
     power_watts: float | None
+    processes: list[GpuProcess]
+    ledger: GpuLedger
+    migs: list[MigDevice]
 
 
 class Disk(Struct, frozen=True):
@@ -139,7 +194,11 @@ class Disk(Struct, frozen=True):
 
 
 class Container(Struct, frozen=True):
-    """One running unit that carries the label ``k12ai.service.name``, in whichever runtime."""
+    """One running unit that carries the label ``k12ai.service.name``, in whichever runtime.
+
+    ``gpus`` are the devices it was given. ``gpu_memory_usage`` is what it holds on all GPUs, and
+    ``gpu_percent`` its share of their time, where 100 is one whole GPU.
+    """
 
     id: str
     cpu_percent: float
@@ -153,6 +212,44 @@ class Container(Struct, frozen=True):
     status: str
     started_at: str
     gpus: list[str]
+    gpu_memory_usage: int
+    gpu_percent: float
+
+
+class SourceHealth(Struct, frozen=True):
+    """Whether something the platform measures or uses answers, and if not, why."""
+
+    available: bool
+    reason: str | None = None
+
+
+class UserUsage(Struct, frozen=True):
+    """What the containers of one user use together; ``user`` is empty for those without that label."""
+
+    user: str
+    containers: int
+    cpu_percent: float
+    cpu_memory_usage: int
+    gpu_memory_usage: int
+    gpu_percent: float
+
+
+class Node(Struct, frozen=True):
+    """One machine of the platform. ``runtimes`` says by name whether each answers, and if not, why."""
+
+    name: str
+    version: str
+    uptime_seconds: float
+    cpu_count: int
+    cpu_percent: float
+    cpu_memory_total: int
+    cpu_memory_usage: int
+    cpu_memory_percent: float
+    gpu_count: int
+    gpu_memory_total: int
+    gpu_memory_usage: int
+    containers: int
+    runtimes: dict[str, SourceHealth]
 
 
 class StatsMessage(Struct, omit_defaults=True):
@@ -167,6 +264,8 @@ class StatsMessage(Struct, omit_defaults=True):
     disks: list[Disk] | UnsetType = UNSET
     containers: list[Container] | UnsetType = UNSET
     containers_stale: bool | UnsetType = UNSET
+    nodes: list[Node] | UnsetType = UNSET
+    users: list[UserUsage] | UnsetType = UNSET
     sampled_at: datetime | UnsetType = UNSET
     notes: list[str] | UnsetType = UNSET
 
@@ -208,13 +307,6 @@ class ResultEnvelope(Struct, frozen=True):
     timestamp: int
     datetime: str
     result: Answer
-
-
-class SourceHealth(Struct, frozen=True):
-    """Whether something the platform measures or uses answers, and if not, why."""
-
-    available: bool
-    reason: str | None = None
 
 
 class Health(Struct, frozen=True):

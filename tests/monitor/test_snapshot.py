@@ -5,10 +5,11 @@ import datetime
 import msgspec
 import pytest
 
-from k12ai.models import Disk, Part, StatsMessage, StatsParams
+from k12ai.models import Disk, Part, SourceHealth, StatsMessage, StatsParams
 from k12ai.monitor.gpu import GpuReading
 from k12ai.monitor.host import HostReading
-from k12ai.monitor.snapshot import Note, Reading, derive
+from k12ai.monitor.note import Note
+from k12ai.monitor.snapshot import Reading, derive
 from k12ai.runtimes.base import Condition, Unit
 from k12ai.runtimes.cgroups import Usage
 from k12ai.texts import Text
@@ -31,7 +32,8 @@ def reading(
         at_s=0.0,
         host=HostReading((1.0,), (2.0,), HOST_MEMORY, 1 << 30, 12.5),
         disks=[Disk("/", 100, 50, 50.0)],
-        gpus=GpuReading([], gpu_notes),
+        gpus=GpuReading((), gpu_notes),
+        processes={},
         units={each.container_id: each for each in usage},
         usage={each.container_id: used for each, used in usage.items() if used is not None},
         conditions={"docker": condition},
@@ -85,12 +87,15 @@ def test_ids_are_12_hex_digits_and_labels_are_shown_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        ({}, Part.ALL),
+        ({}, Part.PUBLISHED),
         ({"cpus": True}, Part.CPUS),
         ({"cpus": True, "disks": False}, Part.CPUS),
         ({"disks": False}, Part.CPUS | Part.GPUS | Part.CONTAINERS),
         ({"cpus": False, "gpus": False, "disks": False, "containers": False}, Part(0)),
         ({"gpus": True, "containers": True}, Part.GPUS | Part.CONTAINERS),
+        ({"users": True}, Part.USERS),
+        ({"nodes": True, "cpus": True}, Part.NODES | Part.CPUS),
+        ({"nodes": False, "users": False}, Part.PUBLISHED),
     ],
 )
 def test_exactly_the_true_parts_or_all_less_the_false_ones(flags: dict[str, bool], parts: Part) -> None:
@@ -106,7 +111,7 @@ def test_only_the_chosen_parts_are_in_the_message() -> None:
 
 def test_a_service_name_filters_the_containers_and_nothing_else() -> None:
     both = {unit(1): used(1, 1), unit(2, service_name="k12nlp"): used(1, 1)}
-    message = derive(reading({}), reading(both)).message(Part.ALL, "en", "k12nlp")
+    message = derive(reading({}), reading(both)).message(Part.PUBLISHED, "en", "k12nlp")
     assert isinstance(message.containers, list)
     assert [each.user for each in message.containers] == ["student2"]
     assert message.cpu_percent == 0.0
@@ -114,11 +119,11 @@ def test_a_service_name_filters_the_containers_and_nothing_else() -> None:
 
 def test_the_same_form_is_encoded_once() -> None:
     snapshot = derive(reading({}), reading({}))
-    assert snapshot.encoded(Part.ALL, "en") is snapshot.encoded(Part.ALL, "en")
-    assert snapshot.encoded(Part.ALL, "en") is not snapshot.encoded(Part.ALL, "zh")
+    assert snapshot.encoded(Part.PUBLISHED, "en") is snapshot.encoded(Part.PUBLISHED, "en")
+    assert snapshot.encoded(Part.PUBLISHED, "en") is not snapshot.encoded(Part.PUBLISHED, "zh")
 
 
-def message_of(condition: Condition, parts: Part = Part.ALL) -> StatsMessage:
+def message_of(condition: Condition, parts: Part = Part.PUBLISHED) -> StatsMessage:
     running = derive(reading({unit(): used(1, 1)}), reading({unit(): used(2, 1.5)}))
     lost = reading({unit(): None}, condition=condition)
     return derive(lost, lost, running).message(parts, "en")
@@ -141,7 +146,7 @@ def test_a_container_whose_counters_cannot_be_read_keeps_its_last_figures() -> N
 
 def test_a_container_that_was_never_read_is_shown_with_a_note() -> None:
     blank = reading({unit(): None})
-    message = derive(blank, blank).message(Part.ALL, "en")
+    message = derive(blank, blank).message(Part.PUBLISHED, "en")
     assert isinstance(message.containers, list)
     assert [each.cpu_memory_usage for each in message.containers] == [0]
     assert message.notes == [f"containers: no figures yet for {unit().short_id}"]
@@ -149,7 +154,7 @@ def test_a_container_that_was_never_read_is_shown_with_a_note() -> None:
 
 def test_a_runtime_that_was_never_read_is_unknown_and_not_empty() -> None:
     lost = reading({}, condition=Condition(available=False, listed=False, reason=AWAY))
-    message = derive(lost, lost).message(Part.ALL, "zh")
+    message = derive(lost, lost).message(Part.PUBLISHED, "zh")
     assert message.containers == []
     assert message.containers_stale is msgspec.UNSET
     assert message.notes == ["containers：未知，docker 不可用：它不见了"]
@@ -161,3 +166,29 @@ def test_notes_come_only_with_the_part_they_are_about() -> None:
     assert snapshot.message(Part.CPUS, "en").notes is msgspec.UNSET
     assert snapshot.message(Part.DISKS, "en").notes == ["it went away"]
     assert snapshot.message(Part.GPUS, "zh").notes == ["没有"]
+
+
+def test_users_are_the_containers_added_up_and_only_those_that_are_shown() -> None:
+    three = {
+        unit(1, user="alice"): used(1, 1, memory=10),
+        unit(2, user="alice", service_name="k12nlp"): used(1, 1, memory=5),
+        unit(3, user=""): used(1, 1, memory=1),
+    }
+    snapshot = derive(reading({}), reading(three))
+    everybody = snapshot.message(Part.USERS, "en").users
+    assert isinstance(everybody, list)
+    assert [(each.user, each.containers, each.cpu_memory_usage) for each in everybody] == [
+        ("", 1, 1),
+        ("alice", 2, 15),
+    ]
+    narrowed = snapshot.message(Part.USERS, "en", "k12nlp").users
+    assert isinstance(narrowed, list)
+    assert [(each.user, each.containers) for each in narrowed] == [("alice", 1)]
+
+
+def test_a_node_says_in_both_languages_why_a_runtime_is_away() -> None:
+    away = reading({}, condition=Condition(available=False, listed=True, reason=AWAY))
+    for language in ("en", "zh"):
+        nodes = derive(away, away).message(Part.NODES, language).nodes
+        assert isinstance(nodes, list)
+        assert nodes[0].runtimes["docker"] == SourceHealth(available=False, reason=AWAY.pick(language))

@@ -128,3 +128,29 @@ def test_a_closed_reader_holds_no_files(tmp_path: Path) -> None:
 def test_a_real_process_outside_of_any_container_is_unreachable() -> None:
     with pytest.raises(CgroupUnreachable):
         Cgroups().reader(os.getpid(), ID)
+
+
+# --- whose process is it ----------------------------------------------------------------------
+
+INNER = "c" * 64
+
+
+@pytest.mark.parametrize(
+    ("groups", "ids"),
+    [
+        pytest.param(f"0::/system.slice/docker-{ID}.scope\n", [ID], id="version 2, systemd"),
+        pytest.param(f"5:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}\n", [ID], id="version 1, once"),
+        pytest.param(f"5:memory:/docker/{ID}/docker/{INNER}\n", [INNER, ID], id="the innermost first"),
+        pytest.param(f"5:memory:/kubepods/pod1/{ID}/worker\n", [ID], id="a group of its own below"),
+        pytest.param("0::/user.slice/user-0.slice/session-1.scope\n", [], id="a process of the host"),
+        pytest.param(f"0::/docker-{ID}0.scope\n", [], id="65 digits are no id"),
+    ],
+)
+def test_the_containers_of_a_process_are_found_in_its_cgroup(
+    tmp_path: Path, groups: str, ids: list[str]
+) -> None:
+    assert tree(tmp_path, {"proc/42/cgroup": groups}).container_ids(42) == ids
+
+
+def test_a_process_that_has_ended_is_in_no_container(tmp_path: Path) -> None:
+    assert Cgroups(tmp_path).container_ids(42) == []

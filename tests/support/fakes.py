@@ -1,10 +1,10 @@
 """Fakes: small working versions of what a test does not want for real."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from k12ai.errors import ContainerNotFound, K12AIError
-from k12ai.models import Gpu
-from k12ai.monitor.gpu import GpuReading
+from k12ai.monitor.gpu import GpuReading, GpuSample
 from k12ai.runtimes.base import Condition, Runtime, Unit
 from k12ai.runtimes.cgroups import Usage
 from k12ai.texts import Text
@@ -53,6 +53,9 @@ class FakeRuntime(Runtime):
         self.at_ns += 1_000_000_000
         return {key: Usage(self.at_ns, self.at_ns // 4, 64 << 20, None) for key in self.table}
 
+    def unit_of(self, pid: int) -> str | None:
+        return next((key for key, each in self.table.items() if each.pid == pid), None)
+
     async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
         if self.failure is not None:
             raise self.failure
@@ -67,6 +70,17 @@ class FakeRuntime(Runtime):
         return found[0].short_id
 
 
+def gpu_sample(index: int = 0, **fields: Any) -> GpuSample:
+    """Return a GPU of 24 GiB on which nothing runs."""
+    values: dict[str, Any] = {
+        "uuid": f"GPU-{index}",
+        "name": "Fake GPU",
+        "memory_total": 24 << 30,
+        "memory_usage": 0,
+    }
+    return GpuSample(index=index, **(values | fields))
+
+
 class FakeGpus:
     """A probe with two GPUs and nothing to say about them."""
 
@@ -74,11 +88,7 @@ class FakeGpus:
         self.closed = False
 
     def read(self) -> GpuReading:
-        gpus = [
-            Gpu("Fake A", 50.0, 24 << 30, 6 << 30, 25.0, 0, "GPU-0", 61.0, 120.5),
-            Gpu("Fake B", None, 24 << 30, 0, 0.0, 1, "GPU-1", None, None),
-        ]
-        return GpuReading(gpus)
+        return GpuReading((gpu_sample(0, percent=50.0, memory_usage=6 << 30), gpu_sample(1)))
 
     def close(self) -> None:
         self.closed = True

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from k12ai._version import __version__
 from k12ai.api.observe import BUCKETS_S, HttpCounts
 from k12ai.monitor.monitor import Monitor
+from k12ai.monitor.totals import users_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4"  # the framework adds the charset
 
@@ -30,6 +31,7 @@ class PlatformCollector(Collector):
         yield from self._host()
         yield from self._gpus()
         yield from self._containers()
+        yield from self._users()
         yield from self._server()
 
     def _host(self) -> Iterator[Metric]:
@@ -75,6 +77,12 @@ class PlatformCollector(Collector):
             labels,
             ((key, gpu.gpu_memory_usage) for key, gpu in rows),
         )
+        yield _table(
+            "k12ai_gpu_memory_unattributed_bytes",
+            "Used memory of a GPU that no container holds.",
+            labels,
+            ((key, gpu.ledger.unattributed) for key, gpu in rows),
+        )
 
     def _containers(self) -> Iterator[Metric]:
         containers = self._monitor.latest.containers.values()
@@ -91,6 +99,25 @@ class PlatformCollector(Collector):
             "Memory of a container without droppable page cache.",
             labels,
             ((key, each.cpu_memory_usage) for key, each in rows),
+        )
+        yield _table(
+            "k12ai_container_gpu_memory_usage_bytes",
+            "Memory of all GPUs that a container holds.",
+            labels,
+            ((key, each.gpu_memory_usage) for key, each in rows),
+        )
+
+    def _users(self) -> Iterator[Metric]:
+        users = users_of(self._monitor.latest.containers.values())
+        rows = [((each.user,), each) for each in users]
+        yield _table(
+            "k12ai_user_containers", "Containers of a user.", ["user"], ((key, u.containers) for key, u in rows)
+        )
+        yield _table(
+            "k12ai_user_gpu_memory_usage_bytes",
+            "Memory of all GPUs that a user's containers hold.",
+            ["user"],
+            ((key, u.gpu_memory_usage) for key, u in rows),
         )
 
     def _server(self) -> Iterator[Metric]:

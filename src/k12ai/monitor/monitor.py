@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,9 +12,12 @@ import structlog
 
 from k12ai.background import Background, every
 from k12ai.models import Disk, Part
-from k12ai.monitor.gpu import GpuProbe, GpuReading, NoGpu, open_gpu_probe
+from k12ai.monitor.gpu import GpuProbe, GpuReading, NoGpu
 from k12ai.monitor.host import Disks, read_host
-from k12ai.monitor.snapshot import Note, Reading, Snapshot, derive
+from k12ai.monitor.note import Note
+from k12ai.monitor.nvml import open_gpu_probe
+from k12ai.monitor.processes import Process, look_up
+from k12ai.monitor.snapshot import Reading, Snapshot, derive
 from k12ai.runtimes.base import Runtime
 from k12ai.runtimes.cgroups import Usage
 from k12ai.texts import Text
@@ -22,11 +25,14 @@ from k12ai.worker import Worker
 
 T = TypeVar("T")
 
+_Gpus = tuple[GpuReading, Mapping[int, Process]]
+
 WINDOW_S = 0.5
 FIRST_WINDOW_S = 0.1
 SOURCE_DEADLINE_S = 0.4
 OPENING_DEADLINE_S = 10.0
 CLOSING_DEADLINE_S = 1.0
+REOPEN_S = 60.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,7 +67,7 @@ class Monitor:
         self._exits.push_async_callback(self._close_gpus)
         self._background = await self._exits.enter_async_context(Background())
         self._last_disks: list[Disk] = []
-        self._last_gpus = GpuReading([])
+        self._last_gpus: _Gpus = GpuReading(()), {}
         self._reading = await self._read()
         await asyncio.sleep(FIRST_WINDOW_S)
         self._latest: Snapshot | None = None
@@ -122,19 +128,27 @@ class Monitor:
             at_s=time.monotonic(),
             host=host,
             disks=disks,
-            gpus=gpus,
+            gpus=gpus[0],
+            processes=gpus[1],
             units={key: unit for runtime in self._runtimes for key, unit in runtime.units.items()},
             usage=usage,
             conditions={runtime.name: runtime.condition for runtime in self._runtimes},
             notes=tuple(notes),
         )
 
-    async def _read_gpus(self, notes: list[Note]) -> GpuReading:
+    async def _read_gpus(self, notes: list[Note]) -> _Gpus:
         if isinstance(self._gpu_probe, NoGpu):
-            return self._gpu_probe.read()
-        return await self._from(Part.GPUS, self._gpu_probe.read, self._last_gpus, notes)
+            if time.monotonic() < self._open_gpus_at:
+                return self._gpu_probe.read(), {}
+            self._gpu_probe = await self._open_gpus()  # a driver may be loaded later than this server
+        return await self._from(Part.GPUS, self._gpus_and_processes, self._last_gpus, notes)
+
+    def _gpus_and_processes(self) -> _Gpus:
+        reading = self._gpu_probe.read()
+        return reading, look_up(reading.pids, self._runtimes)
 
     async def _open_gpus(self) -> GpuProbe:
+        self._open_gpus_at = time.monotonic() + REOPEN_S
         try:
             return await self._workers[_name(Part.GPUS)].run(
                 self._open_gpu_probe, deadline_s=OPENING_DEADLINE_S

@@ -1,27 +1,24 @@
 """Two readings make a snapshot, and a snapshot makes the published message."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
 from k12ai.models import Container, Cpus, Disk, Gpu, Part, StatsMessage
+from k12ai.monitor import ledger
 from k12ai.monitor.gpu import GpuReading
 from k12ai.monitor.host import HostReading, cpus_between
+from k12ai.monitor.note import Note
+from k12ai.monitor.processes import Process
+from k12ai.monitor.totals import node_of, users_of
 from k12ai.runtimes.base import Condition, Unit
 from k12ai.runtimes.cgroups import Usage
 from k12ai.texts import Language, Text
 
 # A container younger than this has no meaningful share of a processor yet.
 _SHORTEST_WINDOW_NS = 20_000_000
-
-
-class Note(NamedTuple):
-    """Why the figures of one part are not what they should be."""
-
-    part: Part
-    text: Text
 
 
 class Reading(NamedTuple):
@@ -32,6 +29,7 @@ class Reading(NamedTuple):
     host: HostReading
     disks: list[Disk]
     gpus: GpuReading
+    processes: Mapping[int, Process]  # those on a GPU
     units: Mapping[str, Unit]
     usage: Mapping[str, Usage]
     conditions: Mapping[str, Condition]
@@ -41,10 +39,10 @@ class Reading(NamedTuple):
 class Snapshot:
     """A complete picture of host, GPUs and containers; immutable, and encoded at most once a form."""
 
-    def __init__(self, reading: Reading, cpus: Cpus, containers: dict[str, Container]) -> None:
+    def __init__(self, reading: Reading, cpus: Cpus, gpus: list[Gpu], containers: dict[str, Container]) -> None:
         self.reading = reading
         self.cpus = cpus
-        self.gpus: list[Gpu] = reading.gpus.gpus
+        self.gpus = gpus
         self.disks: list[Disk] = reading.disks
         self.containers = containers
         self._encoded: dict[tuple[Part, Language, str | None], bytes] = {}
@@ -61,11 +59,15 @@ class Snapshot:
             notes += self.reading.gpus.notes
         if parts & Part.DISKS:
             message.disks = self.disks
+        shown = [each for each in self.containers.values() if service_name in (None, each.service_name)]
         if parts & Part.CONTAINERS:
-            message.containers = [
-                each for each in self.containers.values() if service_name in (None, each.service_name)
-            ]
+            message.containers = shown
+        if parts & Part.USERS:
+            message.users = users_of(shown)
+        if parts & (Part.CONTAINERS | Part.USERS):
             notes += self._containers_notes(message)
+        if parts & Part.NODES:
+            message.nodes = [node_of(self.cpus, self.gpus, len(shown), self.reading.conditions, language)]
         notes += [note.text for note in self.reading.notes if note.part & parts]
         message.sampled_at = self.reading.at
         if notes:
@@ -111,22 +113,32 @@ def derive(before: Reading, after: Reading, previous: Snapshot | None = None) ->
     ``previous`` gives the last known figures of containers whose counters cannot be read; every unit
     is shown, one that was never read with zeros and a note.
     """
+    accounts = [ledger.account(gpu, after.processes, after.units) for gpu in after.gpus.gpus]
+    notes = [note for account in accounts for note in account.notes]
     containers = {}
     without: list[str] = []
     for container_id, unit in after.units.items():
         usage = after.usage.get(container_id)
         if usage is not None:
-            containers[container_id] = _container(
-                unit, before.usage.get(container_id), usage, after.host.memory_total
-            )
+            found = _container(unit, before.usage.get(container_id), usage, after.host.memory_total)
         elif previous is not None and container_id in previous.containers:
-            containers[container_id] = previous.containers[container_id]
+            found = previous.containers[container_id]
         else:
-            containers[container_id] = _container(unit, None, Usage(0, 0, 0, None), after.host.memory_total)
+            found = _container(unit, None, Usage(0, 0, 0, None), after.host.memory_total)
             without.append(unit.short_id)
+        containers[container_id] = _with_gpus(found, container_id, accounts) if accounts else found
     if without:
-        after = after._replace(notes=(*after.notes, _no_figures(without)))
-    return Snapshot(after, cpus_between(before.host, after.host), containers)
+        notes.append(_no_figures(without))
+    after = after._replace(notes=(*after.notes, *notes))
+    return Snapshot(after, cpus_between(before.host, after.host), [each.gpu for each in accounts], containers)
+
+
+def _with_gpus(container: Container, container_id: str, accounts: Sequence[ledger.Account]) -> Container:
+    memory = sum(each.memory.get(container_id, 0) for each in accounts)
+    percent = round(sum(each.shares.get(container_id, 0.0) for each in accounts), 1)
+    if (memory, percent) == (container.gpu_memory_usage, container.gpu_percent):
+        return container
+    return msgspec.structs.replace(container, gpu_memory_usage=memory, gpu_percent=percent)
 
 
 def _no_figures(short_ids: list[str]) -> Note:
@@ -153,6 +165,8 @@ def _container(unit: Unit, before: Usage | None, after: Usage, host_memory: int)
         status=unit.status,
         started_at=unit.started_at,
         gpus=list(unit.gpus),
+        gpu_memory_usage=0,
+        gpu_percent=0.0,
     )
 
 

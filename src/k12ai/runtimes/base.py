@@ -68,6 +68,13 @@ class Runtime(ABC):
         """
 
     @abstractmethod
+    def unit_of(self, pid: int) -> str | None:
+        """Return the full id of the unit that a process of this machine belongs to, None where there is none.
+
+        Reads small files at most and is called from any thread; never raises.
+        """
+
+    @abstractmethod
     async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
         """Stop one unit and return its 12 digits once it is really gone.
 

@@ -7,12 +7,14 @@ and "cgroup-v2").
 """
 
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
 _READS_PER_LIMIT = 10
+_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _NO_LIMIT_BYTES = 1 << 62  # cgroup v1 writes a number near 2^63 where there is no limit
 
 
@@ -72,6 +74,15 @@ class Cgroups:
             cpu = self._directory(groups, mounts, "cpuacct", container_id)
             return _Version1(memory, cpu)
         return _Version2(self._directory(groups, mounts, "", container_id))
+
+    def container_ids(self, pid: int) -> list[str]:
+        """Return the ids of the containers that a process is in, the innermost first; none if it is gone."""
+        try:
+            groups = self._groups_of(pid)
+        except CgroupUnreachable:
+            return []
+        # In the order of nesting, whichever hierarchy they are found in.
+        return list(dict.fromkeys(each for path in groups.values() for each in reversed(_ID.findall(path))))
 
     def _groups_of(self, pid: int) -> dict[str, str]:
         try:

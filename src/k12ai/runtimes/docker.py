@@ -101,6 +101,10 @@ class DockerRuntime(Runtime):
             await self._ask_for_remote()
         return {**self._remote, **usages}
 
+    def unit_of(self, pid: int) -> str | None:
+        """See `Runtime.unit_of`."""
+        return next((each for each in self._cgroups.container_ids(pid) if each in self._units), None)
+
     async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
         """See `Runtime.stop`."""
         found = await self._resolve(container_id, service_name)
