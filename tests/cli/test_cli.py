@@ -18,8 +18,12 @@ from rich.console import Console, RenderableType
 
 from k12ai.cli import stats as view
 from k12ai.cli.words import language, printable
-from k12ai.models import Container, Gpu, StatsMessage
+from k12ai.models import Container, Gpu, GpuHolder, GpuLedger, StatsMessage, UserUsage
+from k12ai.monitor import ledger
+from k12ai.monitor.gpu import ProcessSample
+from k12ai.monitor.processes import Process
 from tests.support.engine import EngineClient
+from tests.support.fakes import gpu_sample
 from tests.support.server import Server
 
 
@@ -161,8 +165,15 @@ def container(**fields: object) -> Container:
         "status": "running",
         "started_at": "2026-01-01T00:00:00.123456789Z",
         "gpus": [],
+        "gpu_memory_usage": 0,
+        "gpu_percent": 0.0,
     }
     return msgspec.convert(values | fields, Container)
+
+
+def gpu(**fields: object) -> Gpu:
+    sample = gpu_sample(name="Tesla P40", memory_usage=6 << 30, **fields)
+    return ledger.account(sample, {7: Process("Xorg", "root", None)}, {}).gpu
 
 
 def test_an_id_is_never_cut_because_it_is_what_one_types() -> None:
@@ -192,10 +203,25 @@ def test_a_stale_list_and_notes_are_said() -> None:
 
 
 def test_gpus_are_drawn_also_where_figures_are_missing() -> None:
-    gpu = Gpu("Tesla P40", None, 24 << 30, 6 << 30, 25.0, 0, "GPU-1", None, None)
-    shown = drawn(view.picture(StatsMessage(gpus=[gpu]), "http://x"))
+    shown = drawn(view.picture(StatsMessage(gpus=[gpu()]), "http://x"))
     assert "Tesla P40" in shown
     assert "6.0 GiB / 24.0 GiB" in shown
+
+
+def test_the_holders_of_a_gpus_memory_are_drawn_and_the_rest_is_named() -> None:
+    owned = gpu(processes=(ProcessSample(7, 1 << 30),))
+    holders = [GpuHolder("8b6ffc639aaa", "alice", "digits", 4 << 30)]
+    shared = msgspec.structs.replace(owned, ledger=GpuLedger(holders, 2 << 30))
+    shown = drawn(view.picture(StatsMessage(gpus=[shared]), "http://x"))
+    assert "alice 4.0 GiB · unattributed 2.0 GiB (Xorg 7)" in shown
+
+
+def test_users_are_drawn_with_the_one_who_holds_most_of_the_gpus_first() -> None:
+    users = [UserUsage("alice", 1, 99.0, 1 << 30, 0, 0.0), UserUsage("bob", 2, 1.0, 1 << 30, 3 << 30, 10.0)]
+    shown = drawn(view.picture(StatsMessage(gpus=[gpu()], users=users), "http://x"))
+    assert "Users 2" in shown
+    assert shown.index("bob") < shown.index("alice")
+    assert "3.0 GiB" in shown
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rich.text import Text as Styled
 
 from k12ai.cli.words import language, printable
 from k12ai.client import Client, ServerUnreachable
-from k12ai.models import Container, Disk, Gpu, StatsMessage
+from k12ai.models import Container, Disk, Gpu, StatsMessage, UserUsage
 from k12ai.texts import Text
 
 T = TypeVar("T")
@@ -30,8 +30,12 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 
 _CPU = Text("CPU", "处理器")
 _MEMORY = Text("Memory", "内存")
+_GPU_MEMORY = Text("Memory", "显存")
 _CONTAINERS = Text("Containers", "容器")
 _NO_CONTAINERS = Text("no labelled container is running", "没有正在运行的带标签的容器")
+_USERS = Text("Users", "用户")
+_UNATTRIBUTED = Text("unattributed", "未归属")
+_PARTS = ("cpus", "gpus", "disks", "containers", "users")
 _STALE = Text("last known", "最后一次得知")
 _UNREACHABLE = Text("the server does not answer; still trying", "服务器没有应答，仍在重试")
 # Each column's title and the width it never goes below.
@@ -43,8 +47,15 @@ _COLUMNS = (
     (Text("project", "项目"), 4),
     (Text("cpu", "处理器"), 8),
     (Text("memory", "内存"), 10),
-    (Text("up", "已运行"), 7),
 )
+_USER_COLUMNS = (
+    (Text("user", "用户"), 12),
+    (Text("containers", "容器"), 4),
+    (Text("cpu", "处理器"), 8),
+    (Text("memory", "内存"), 10),
+)
+_GPU_COLUMN = (Text("gpu memory", "显存"), 10)
+_AGE_COLUMN = (Text("up", "已运行"), 7)
 
 
 def show(client: Client, *, watch: bool, as_json: bool) -> None:
@@ -54,12 +65,12 @@ def show(client: Client, *, watch: bool, as_json: bool) -> None:
     elif watch:
         _watch(client)
     else:
-        Console().print(picture(client.stats(), client.server_url))
+        Console().print(picture(client.stats(*_PARTS), client.server_url))
 
 
 def _print_json(client: Client, *, watch: bool) -> None:
     while True:
-        encoded = msgspec.json.encode(client.stats())
+        encoded = msgspec.json.encode(client.stats(*_PARTS))
         sys.stdout.write((encoded if watch else msgspec.json.format(encoded, indent=2)).decode() + "\n")
         sys.stdout.flush()
         if not watch:
@@ -68,7 +79,7 @@ def _print_json(client: Client, *, watch: bool) -> None:
 
 
 def _watch(client: Client) -> None:
-    shown: RenderableType = picture(client.stats(), client.server_url)
+    shown: RenderableType = picture(client.stats(*_PARTS), client.server_url)
     with Live(shown, screen=True, auto_refresh=False) as live:
         beat = time.monotonic()
         try:
@@ -76,7 +87,7 @@ def _watch(client: Client) -> None:
                 beat = max(beat + INTERVAL_S, time.monotonic())
                 time.sleep(max(0.0, beat - time.monotonic()))
                 try:
-                    shown = picture(client.stats(), client.server_url)
+                    shown = picture(client.stats(*_PARTS), client.server_url)
                     live.update(shown, refresh=True)
                 except ServerUnreachable:
                     warning = Styled(f" {_UNREACHABLE.pick(language())} ", style="black on yellow")
@@ -88,9 +99,13 @@ def _watch(client: Client) -> None:
 def picture(stats: StatsMessage, server_url: str) -> RenderableType:
     """Return the figures as panels: the host, its GPUs, the containers, and what is to be said about them."""
     parts: list[RenderableType] = [_host(stats, server_url)]
-    if gpus := _list(stats.gpus):
+    gpus, users = _list(stats.gpus), _list(stats.users)
+    if gpus:
         parts.append(_gpus(gpus))
-    parts.append(_containers(_list(stats.containers), stale=stats.containers_stale is True))
+    stale = stats.containers_stale is True
+    parts.append(_containers(_list(stats.containers), stale=stale, on_gpus=bool(gpus)))
+    if users:
+        parts.append(_users(users, on_gpus=bool(gpus)))
     parts += [Styled(f"  {printable(note)}", style="yellow") for note in _list(stats.notes)]
     return Group(*parts)
 
@@ -115,41 +130,81 @@ def _disk(disk: Disk) -> tuple[RenderableType, RenderableType, RenderableType]:
 
 
 def _gpus(gpus: Sequence[Gpu]) -> RenderableType:
-    grid = Table.grid(padding=(0, 2))
+    lines: list[RenderableType] = []
     for gpu in gpus:
+        busy = Styled("–", style="dim") if gpu.gpu_percent is None else _bar(gpu.gpu_percent)
         warmth = "" if gpu.temperature is None else f"{gpu.temperature:.0f} °C"
         power = "" if gpu.power_watts is None else f"{gpu.power_watts:.0f} W"
+        heading = Styled(f"{gpu.index} {printable(gpu.name)}", style="bold")
+        lines.append(heading + Styled(f"  {warmth}  {power}".rstrip(), style="dim"))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(Styled("  GPU"), busy)
         memory = _amount(gpu.gpu_memory_usage, gpu.gpu_memory_total)
-        name = Styled(printable(gpu.name))
-        grid.add_row(str(gpu.index), name, _bar(gpu.gpu_percent or 0.0), _bar(gpu.gpu_memory_percent), memory)
-        grid.add_row("", Styled(f"{warmth} {power}".strip(), style="dim"))
-    return Panel(grid, title="GPU", title_align="left", box=box.ROUNDED)
+        grid.add_row(Styled(f"  {_GPU_MEMORY.pick(language())}"), _bar(gpu.gpu_memory_percent), memory)
+        lines += [grid, _holders(gpu)]
+    return Panel(Group(*lines), title="GPU", title_align="left", box=box.ROUNDED)
 
 
-def _containers(containers: Sequence[Container], *, stale: bool) -> RenderableType:
+def _holders(gpu: Gpu) -> RenderableType:
+    """Return who holds the memory, and under what names the rest goes."""
+    held = [
+        f"{printable(each.user or each.id)} {_bytes(each.gpu_memory_usage)}" for each in gpu.ledger.containers
+    ]
+    if gpu.ledger.unattributed:
+        others = [
+            f"{printable(each.name) or '?'} {each.pid}"
+            for each in gpu.processes
+            if not each.container and each.gpu_memory_usage
+        ]
+        names = f" ({', '.join(others)})" if others else ""
+        held.append(f"{_UNATTRIBUTED.pick(language())} {_bytes(gpu.ledger.unattributed)}{names}")
+    return Styled("  " + " · ".join(held), style="dim")
+
+
+def _containers(containers: Sequence[Container], *, stale: bool, on_gpus: bool) -> RenderableType:
     title = Styled(f"{_CONTAINERS.pick(language())} {len(containers)}")
     if stale:
         title.append(f" · {_STALE.pick(language())}", style="yellow")
     if not containers:
         body: RenderableType = Styled(_NO_CONTAINERS.pick(language()), style="dim")
     else:
-        body = _container_table(containers)
+        body = _container_table(containers, on_gpus=on_gpus)
     return Panel(body, title=title, title_align="left", box=box.ROUNDED, border_style="yellow" if stale else "")
 
 
-def _container_table(containers: Sequence[Container]) -> Table:
-    table = Table(box=None, header_style="dim", expand=True)
-    for column, width in _COLUMNS:
-        # The words may be cut; the id is what one types, and figures cut short would lie.
-        table.add_column(column.pick(language()), no_wrap=True, overflow="ellipsis", min_width=width)
+def _container_table(containers: Sequence[Container], *, on_gpus: bool) -> Table:
+    table = _table(*_COLUMNS, *([_GPU_COLUMN] if on_gpus else []), _AGE_COLUMN)
     for each in sorted(containers, key=lambda container: -container.cpu_percent):
         table.add_row(
             Styled(each.id, style="cyan"),
             *(Styled(printable(word)) for word in (each.service_name, each.op, each.user, each.service_uuid)),
             _coloured(each.cpu_percent, f"{each.cpu_percent:6.1f} %"),
             _coloured(each.cpu_memory_percent, _bytes(each.cpu_memory_usage)),
+            *([Styled(_bytes(each.gpu_memory_usage))] if on_gpus else []),
             _age(each.started_at) if each.status == "running" else Styled(each.status, style="yellow"),
         )
+    return table
+
+
+def _users(users: Sequence[UserUsage], *, on_gpus: bool) -> RenderableType:
+    table = _table(*_USER_COLUMNS, *([_GPU_COLUMN] if on_gpus else []))
+    for each in sorted(users, key=lambda user: (-user.gpu_memory_usage, -user.cpu_percent)):
+        table.add_row(
+            Styled(printable(each.user)),
+            Styled(str(each.containers)),
+            Styled(f"{each.cpu_percent:6.1f} %"),
+            Styled(_bytes(each.cpu_memory_usage)),
+            *([Styled(_bytes(each.gpu_memory_usage))] if on_gpus else []),
+        )
+    title = f"{_USERS.pick(language())} {len(users)}"
+    return Panel(table, title=title, title_align="left", box=box.ROUNDED)
+
+
+def _table(*columns: tuple[Text, int]) -> Table:
+    table = Table(box=None, header_style="dim", expand=True)
+    for column, width in columns:
+        # The words may be cut; the id is what one types, and figures cut short would lie.
+        table.add_column(column.pick(language()), no_wrap=True, overflow="ellipsis", min_width=width)
     return table
 
 

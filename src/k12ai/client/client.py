@@ -87,7 +87,10 @@ class Client:
         self._http.close()
 
     def stats(self, *parts: str) -> StatsMessage:
-        """Return the latest figures: the named parts of ``cpus gpus disks containers``, or all of them."""
+        """Return the latest figures of the named parts.
+
+        They are ``cpus gpus disks containers nodes users``; where none is named, the first four.
+        """
         answer = self._checked(_STATS, self._envelope("query", dict.fromkeys(parts, True)))
         return msgspec.convert(answer, StatsMessage)
 
