@@ -131,6 +131,7 @@ def test_the_whole_store_can_be_listed(server: Server, prefix: str) -> None:
 @pytest.mark.parametrize(
     ("method", "query", "status", "words"),
     [
+        ("GET", "stale&consistent", 400, b"Cannot specify ?stale with ?consistent"),
         ("PUT", "cas=1&acquire=s", 400, b"Conflicting flags"),
         ("PUT", "acquire=s&release=s", 400, b"Conflicting flags"),
         ("DELETE", "recurse&cas=1", 400, b"Conflicting flags"),

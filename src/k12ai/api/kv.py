@@ -89,6 +89,8 @@ class Query(Struct, frozen=True):
         given: dict[str, str] = {}
         for name, value in pairs:
             given.setdefault(name, value)  # the first one counts, as in Go
+        if "stale" in given and "consistent" in given:
+            raise BadKvRequest("Cannot specify ?stale with ?consistent, conflicting semantics.")
         return cls(
             recurse="recurse" in given,
             keys="keys" in given,
