@@ -6,6 +6,7 @@
     ├── RequestError
     │   ├── MissingField             100101  400
     │   ├── InvalidValue             100102  400
+    │   │   └── BadParameter         100203  400
     │   ├── MalformedJson            100103  400
     │   │   └── NotJson              100103  415
     │   ├── ServiceNotFound          100201  404
@@ -78,6 +79,12 @@ class InvalidValue(RequestError):
 
     def __init__(self, field: str, expected: Text) -> None:
         super().__init__(Text(f"{field}: must be {expected.en}", f"{field}：必须是{expected.zh}"))
+
+
+class BadParameter(InvalidValue):
+    """A parameter of a framework has a value outside of what is allowed; nothing was started."""
+
+    code = 100203
 
 
 class MalformedJson(RequestError):

@@ -1,0 +1,1 @@
+"""What tasks run: each framework is a schema, a command and an image."""
