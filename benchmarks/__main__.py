@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from benchmarks import rows_latency, rows_memory, rows_monitor, rows_store, rows_throughput
+from benchmarks import (
+    rows_arrivals,
+    rows_kv,
+    rows_latency,
+    rows_memory,
+    rows_monitor,
+    rows_store,
+    rows_throughput,
+)
 from benchmarks.bench import FULL, QUICK, Bench, generator
 from benchmarks.fleet import Fleet, Skipped, fleet
 from benchmarks.machine import Cores, pin
@@ -34,7 +42,12 @@ MEASUREMENTS = (
     Measurement(rows_monitor.FRESHNESS, rows_monitor.freshness),
     Measurement(rows_monitor.COST, rows_monitor.cost),
     Measurement(rows_monitor.CALLS, rows_monitor.calls),
+    Measurement(rows_arrivals.BURST, rows_arrivals.at_once),
+    Measurement(rows_arrivals.OPEN_LOOP, rows_arrivals.open_loop_minute),
     Measurement(rows_store.WAKING, rows_store.waking),
+    Measurement(rows_store.CROWD, rows_store.crowd),
+    Measurement(rows_kv.PUTS, rows_kv.puts),
+    Measurement(rows_kv.GETS, rows_kv.gets),
     Measurement(rows_memory.RESIDENT, rows_memory.resident),
 )
 

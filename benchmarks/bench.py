@@ -58,6 +58,11 @@ class Scale(NamedTuple):
     idle_rounds: int = 2
     settle_s: float = 5.0
     wakes: int = 500
+    crowd_wakes: int = 20
+    store_rounds: int = 8
+    bursts: int = 10
+    arrivals_s: float = 60.0
+    arrivals_floor_s: float = 10.0
     warm_up_requests: int = 2_000
     requests: int = 10_000
 
@@ -74,6 +79,11 @@ QUICK = Scale(
     idle_rounds=1,
     settle_s=1.0,
     wakes=50,
+    crowd_wakes=3,
+    store_rounds=2,
+    bursts=2,
+    arrivals_s=5.0,
+    arrivals_floor_s=2.0,
 )
 
 

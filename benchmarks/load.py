@@ -1,18 +1,31 @@
-"""A closed-loop load generator: every connection sends its next request when it has its answer.
+"""Load generators. In a closed loop, every connection sends its next request when it has its answer.
+
+In an open loop, requests come when they are due, whether or not earlier ones have been answered; in a
+burst, all are due at once. Both count from when a request was due, so that a stall shows in the figures
+of everyone who would have had to wait, and both count errors instead of ending with the first.
 
 Plain non-blocking sockets and `select.poll`, because what generates the load must be much faster than
 what is measured. It runs in a process of its own, on a core of its own.
 """
 
+import itertools
+import resource
 import select
 import socket
 import statistics
 import time
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
 
 HOST = "127.0.0.1"
 TIMEOUT_MS = 30_000
 _END = b"\r\n\r\n"
+_BUFFER_BYTES = 512 * 1024
+# For what the process has open besides its connections.
+_OTHER_FILES = 64
+# An open loop that has so many unanswered requests measures nothing any more.
+_MOST_CONNECTIONS = 4_000
 
 
 class Target(NamedTuple):
@@ -20,15 +33,33 @@ class Target(NamedTuple):
 
     port: int
     request: bytes
+    # Where given, they take turns in the place of the request's `%08d`; else all requests are the same.
+    numbers: range | None = None
+
+    def requests(self) -> Iterator[bytes]:
+        """Yield the bytes of one request after the other, without end."""
+        if self.numbers is None:
+            return itertools.repeat(self.request)
+        return (self.request % number for number in itertools.cycle(self.numbers))
 
 
 class Load(NamedTuple):
-    """What came of a load: every answer was a 200."""
+    """What came of a load: every answer was a 200, all others are errors."""
 
     answers: int
     seconds: float
     p50_s: float
     p99_s: float
+    longest_s: float
+    errors: int = 0
+
+    @classmethod
+    def of(cls, latencies: Sequence[float], seconds: float, errors: int = 0) -> Self:
+        """Sum up so many answering times."""
+        if len(latencies) < 2:
+            raise UnexpectedAnswer(f"{len(latencies)} answers and {errors} errors")
+        p50_s, p99_s = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
+        return cls(len(latencies), seconds, p50_s, p99_s, max(latencies), errors)
 
     @property
     def per_second(self) -> float:
@@ -51,11 +82,13 @@ class UnexpectedAnswer(Exception):
 class Connection:
     """One keep-alive connection with at most one request on its way."""
 
+    # One for all: what `receive` takes, it is done with before the next one's turn.
+    _buffer = bytearray(_BUFFER_BYTES)
+
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection((HOST, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
-        self._buffer = bytearray(512 * 1024)
         self._head = b""
         self._missing = 0
         self.sent_at = 0.0
@@ -100,32 +133,153 @@ class Connection:
         return self._missing == 0
 
 
+class Crowd:
+    """Connections that are polled together."""
+
+    def __init__(self, port: int, count: int = 0) -> None:
+        self._port = port
+        self._poll = select.poll()
+        self._by_descriptor: dict[int, Connection] = {}
+        _allow_files(count)
+        for _ in range(count):
+            self.open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._by_descriptor.values():
+            each.close()
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._by_descriptor.values()))
+
+    def open(self) -> Connection:
+        """Add a connection."""
+        connection = Connection(self._port)
+        self._by_descriptor[connection.socket.fileno()] = connection
+        self._poll.register(connection.socket, select.POLLIN)
+        return connection
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection and forget it."""
+        self._poll.unregister(connection.socket)
+        del self._by_descriptor[connection.socket.fileno()]
+        connection.close()
+
+    def ready(self, timeout_ms: int = TIMEOUT_MS) -> list[Connection]:
+        """Return the connections on which something has arrived; none where nothing does in time."""
+        return [self._by_descriptor[descriptor] for descriptor, _ in self._poll.poll(timeout_ms)]
+
+    def answered(self) -> list[Connection]:
+        """Wait for something to arrive, and return the connections whose answers it completes."""
+        ready = self.ready()
+        if not ready:
+            raise UnexpectedAnswer("no answer in time")
+        return [each for each in ready if each.receive()]
+
+
+class _Arrivals(Crowd):
+    """Requests that are due at their times, and what came of them."""
+
+    def __init__(self, port: int, count: int = 0) -> None:
+        super().__init__(port, count)
+        self.due_at: dict[Connection, float] = {}
+        self.idle = list(self)
+        self.latencies: list[float] = []
+        self.errors = 0
+
+    def send(self, request: bytes, due_at: float) -> None:
+        """Send a request on a connection that is idle, or on a new one."""
+        # The last one used comes first: the server closes what has been idle for long.
+        client = self.idle.pop() if self.idle else self.open()
+        self.due_at[client] = due_at
+        try:
+            client.send(request)
+        except (OSError, UnexpectedAnswer):
+            self._fail(client)
+
+    def take(self, timeout_ms: int) -> None:
+        """Take what has arrived, or arrives within so long."""
+        for client in self.ready(timeout_ms):
+            try:
+                complete = client.receive()
+            except (OSError, UnexpectedAnswer):
+                self._fail(client)
+                continue
+            if complete:
+                self.latencies.append(time.perf_counter() - self.due_at.pop(client))
+                self.idle.append(client)
+
+    def finish(self) -> None:
+        """Take the answers that are still on their way; those that do not come in time are errors."""
+        deadline = time.perf_counter() + TIMEOUT_MS / 1000
+        while self.due_at and (left_s := deadline - time.perf_counter()) > 0:
+            self.take(int(left_s * 1000) + 1)
+        for client in list(self.due_at):
+            self._fail(client)
+
+    def _fail(self, client: Connection) -> None:
+        if self.due_at.pop(client, None) is None:
+            self.idle.remove(client)  # the server closed what was idle: that is no error
+        else:
+            self.errors += 1
+        self.drop(client)
+
+
 def closed_loop(
     target: Target, *, connections: int = 1, seconds: float = float("inf"), answers: int = 1 << 62
 ) -> Load:
     """Load a server until either bound is reached, and tell how it answered."""
-    poll = select.poll()
-    clients = [Connection(target.port) for _ in range(connections)]
-    by_descriptor = {client.socket.fileno(): client for client in clients}
-    for descriptor in by_descriptor:
-        poll.register(descriptor, select.POLLIN)
-    started = time.perf_counter()
-    for client in clients:
-        client.send(target.request)
+    requests = target.requests()
     latencies: list[float] = []
-    try:
+    with Crowd(target.port, connections) as crowd:
+        started = time.perf_counter()
+        for client in crowd:
+            client.send(next(requests))
         while (now := time.perf_counter()) - started < seconds and len(latencies) < answers:
-            ready = poll.poll(TIMEOUT_MS)
-            if not ready:
-                raise UnexpectedAnswer("no answer in time")
-            for descriptor, _ in ready:
-                client = by_descriptor[descriptor]
-                if client.receive():
-                    latencies.append(time.perf_counter() - client.sent_at)
-                    client.send(target.request)
-    finally:
-        for client in clients:
-            client.close()
-    return Load(
-        len(latencies), now - started, statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
-    )
+            for client in crowd.answered():
+                latencies.append(time.perf_counter() - client.sent_at)
+                client.send(next(requests))
+    return Load.of(latencies, now - started)
+
+
+def open_loop(target: Target, *, per_second: float, seconds: float) -> Load:
+    """Send requests at a constant rate, whatever becomes of them, and tell how they were answered."""
+    requests = target.requests()
+    _allow_files(_MOST_CONNECTIONS)
+    with _Arrivals(target.port) as arrivals:
+        started = time.perf_counter()
+        due = deque(started + number / per_second for number in range(round(seconds * per_second)))
+        while due:
+            if (left_s := due[0] - time.perf_counter()) <= 0:
+                if len(arrivals.due_at) == _MOST_CONNECTIONS:
+                    raise UnexpectedAnswer(f"{_MOST_CONNECTIONS:,} requests are waiting")
+                arrivals.send(next(requests), due.popleft())
+            else:
+                # Rounded down: the poll's clock is too coarse for the last millisecond, which is spun away.
+                arrivals.take(int(left_s * 1000))
+        arrivals.finish()
+        return Load.of(arrivals.latencies, time.perf_counter() - started, arrivals.errors)
+
+
+def burst(target: Target, *, connections: int, rounds: int) -> Load:
+    """Send so many requests before any answer is read, some times over, and tell how they were answered."""
+    requests = target.requests()
+    with _Arrivals(target.port, connections) as arrivals:
+        started = time.perf_counter()
+        for _ in range(rounds):
+            due_at = time.perf_counter()
+            for _ in range(connections):
+                arrivals.send(next(requests), due_at)
+            arrivals.finish()
+        return Load.of(arrivals.latencies, time.perf_counter() - started, arrivals.errors)
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files as far as these connections need it, and as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

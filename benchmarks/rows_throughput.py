@@ -1,14 +1,13 @@
 """How many looks per second one core gives, against a plain route and against no framework at all."""
 
 import contextlib
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.bench import CONNECTIONS, CONTAINERS, STATS_PATH, STATS_REQUEST, Bench, answer_of, stats_of
 from benchmarks.load import Target, closed_loop
 from benchmarks.machine import CpuClock
-from benchmarks.table import Quantity, Row, Unit
+from benchmarks.table import Row
 
 AGAINST_OTHERS = (
     "stats answers per second vs. a plain Litestar route, same bytes",
@@ -46,33 +45,11 @@ def against_others(bench: Bench) -> list[Row]:
     rates = [[each.per_second for each in found] for found in slices]
     costs = [[each.cpu_s_per_answer for each in found] for found in slices]
     return [
-        _row(AGAINST_OTHERS[0], "1/s", rates[0], rates[1], floor=rates[2], at_least=0.9),
-        _row(AGAINST_OTHERS[1], "1/s", rates[0], rates[2]),
+        Row.of_rounds(AGAINST_OTHERS[0], "1/s", rates[0], rates[1], floor=rates[2], at_least=0.9),
+        Row.of_rounds(AGAINST_OTHERS[1], "1/s", rates[0], rates[2]),
         # Where other programs take turns on the core, this comparison is the steadier one.
-        _row(AGAINST_OTHERS[2], "s", costs[0], costs[1], floor=costs[2]),
+        Row.of_rounds(AGAINST_OTHERS[2], "s", costs[0], costs[1], floor=costs[2]),
     ]
-
-
-def _row(
-    name: str,
-    unit: Unit,
-    ours: Sequence[float],
-    peer: Sequence[float],
-    *,
-    floor: Sequence[float] | None = None,
-    at_least: float | None = None,
-) -> Row:
-    # Both sides of a ratio come from the same round: a mood that lasts for some rounds cancels out.
-    ratio = statistics.median(one / other for one, other in zip(ours, peer, strict=True))
-    return Row(
-        name,
-        Quantity(statistics.median(ours), unit),
-        None if floor is None else Quantity(statistics.median(floor), unit),
-        Quantity(statistics.median(peer), unit),
-        "" if at_least is None else f">= {at_least:.2f}",
-        None if at_least is None else ratio >= at_least,
-        ratio=ratio,
-    )
 
 
 def _alternately(bench: Bench, contenders: Sequence[Contender]) -> list[list[Slice]]:

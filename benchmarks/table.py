@@ -1,5 +1,6 @@
 """The one table that is printed, and the same rows as JSON."""
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -11,7 +12,7 @@ from rich.table import Table
 
 WIDTH = 170  # where the output is a file: rows must not be folded
 
-Unit = Literal["s", "bytes", "1/s", "cores", "calls"]
+Unit = Literal["s", "bytes", "1/s", "cores", "calls", "errors"]
 
 
 class Quantity(Struct, frozen=True):
@@ -30,8 +31,8 @@ class Quantity(Struct, frozen=True):
                 return f"{self.value:,.0f} /s"
             case "cores":
                 return f"{self.value:.3%} of a core"
-            case "calls":
-                return f"{self.value:.0f} calls"
+            case "calls" | "errors":
+                return f"{self.value:,.0f} {self.unit}"
 
 
 class Row(Struct, frozen=True):
@@ -56,6 +57,30 @@ class Row(Struct, frozen=True):
     ) -> Self:
         """Return a row whose figure stands against a peer's of the same run."""
         return cls(row, figure, floor, peer, bar[0], bar[1], ratio=figure.value / peer.value)
+
+    @classmethod
+    def of_rounds(
+        cls,
+        row: str,
+        unit: Unit,
+        ours: Sequence[float],
+        peer: Sequence[float],
+        *,
+        floor: Sequence[float] | None = None,
+        at_least: float | None = None,
+    ) -> Self:
+        """Return a row of medians, of rounds in which all were measured in turns."""
+        # Both sides of a ratio come from the same round: a mood that lasts for some rounds cancels out.
+        ratio = statistics.median(one / other for one, other in zip(ours, peer, strict=True))
+        return cls(
+            row,
+            Quantity(statistics.median(ours), unit),
+            None if floor is None else Quantity(statistics.median(floor), unit),
+            Quantity(statistics.median(peer), unit),
+            "" if at_least is None else f">= {at_least:.2f}",
+            None if at_least is None else ratio >= at_least,
+            ratio=ratio,
+        )
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
