@@ -21,6 +21,9 @@
     │   ├── HostRefused              100605  421
     │   └── OriginRefused            100605  403
     ├── ContainerNotFound            100202  404
+    ├── TaskRunning                  100204  409
+    ├── TaskNotFound                 100205  404
+    ├── FrameworkNotInstalled        100202  501
     ├── TooManyRequestsPending       100210  429
     ├── Unavailable                  (503, 504: try again)
     │   ├── EngineUnavailable        100610  503
@@ -243,6 +246,43 @@ class ContainerNotFound(K12AIError):
         # The English sentence is the published one, to the letter.
         super().__init__(
             Text(f"container id {container_id} is not found", f"找不到 id 为 {container_id} 的容器")
+        )
+
+
+class TaskRunning(K12AIError):
+    """The project has a task of this op that has not ended."""
+
+    status = 409
+    code = 100204
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(Text(f"task {task_id} is running already", f"任务 {task_id} 已在运行"))
+        self.task_id = task_id
+
+
+class TaskNotFound(K12AIError):
+    """No task is meant by what the request names, or it has ended."""
+
+    status = 404
+    code = 100205
+
+    def __init__(self, what: str) -> None:
+        super().__init__(Text(f"no task: {what}", f"没有这个任务：{what}"))
+
+
+class FrameworkNotInstalled(K12AIError):
+    """The libraries that a framework needs are not on this server."""
+
+    status = 501
+    code = 100202
+
+    def __init__(self, framework: str, extra: str, missing: tuple[str, ...]) -> None:
+        names = ", ".join(missing)
+        super().__init__(
+            Text(
+                f"{framework} needs {names}; the operator can install it with: pip install 'k12ai[{extra}]'",
+                f"{framework} 需要 {names}；管理员可以安装：pip install 'k12ai[{extra}]'",
+            )
         )
 
 

@@ -7,11 +7,13 @@ results from. Every change is durable before its method returns.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from k12ai.stores.waiters import Waiter
+from k12ai.task import Task
 
 
 class Entry(NamedTuple):
@@ -121,6 +123,61 @@ class Store(ABC):
     @abstractmethod
     async def pending(self) -> Sequence[PendingRequest]:
         """Return the requests without a result, oldest first."""
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def create_task(
+        self, task: Task, messages: Sequence[tuple[str, bytes]], *, idempotency_key: str | None, keep_s: int
+    ) -> Task:
+        """Record a task with its first messages; this is the moment from which it exists.
+
+        With an ``idempotency_key`` that this user sent before, the task of then is returned and
+        nothing is written. Raises `TaskRunning` where the project has a task of this op that has not
+        ended.
+        """
+
+    @abstractmethod
+    async def record_task(
+        self,
+        task: Task,
+        messages: Sequence[tuple[str, bytes]],
+        *,
+        journal_offset: int | None = None,
+        keep_s: int,
+    ) -> None:
+        """Write a task's new state, what is said of it, and how far its journal was read: all or none.
+
+        ``messages`` are pairs of a key and a value, appended as `append` does.
+        """
+
+    @abstractmethod
+    async def task(self, task_id: str) -> Task | None:
+        """Return a task, or None where there is none of that id."""
+
+    @abstractmethod
+    async def tasks(
+        self,
+        *,
+        user: str | None = None,
+        service_uuid: str | None = None,
+        op: str | None = None,
+        active: bool | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Task]:
+        """Return the tasks that fit, newest first; ``active`` ones have not ended."""
+
+    @abstractmethod
+    async def journal_offset(self, task_id: str) -> int:
+        """Return how many bytes of a task's journal have become messages."""
+
+    @abstractmethod
+    async def forget_tasks(self, ended_before: datetime) -> Sequence[str]:
+        """Delete the records of tasks that ended before then; return their ids."""
+
+    @abstractmethod
+    async def account_number(self, user: str) -> int:
+        """Return a user's number: small, never given to another, the same for ever."""
 
     @abstractmethod
     async def sweep(self) -> int:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     Index,
@@ -70,5 +71,34 @@ request = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("body", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Tasks, newest last. The record is the body; the other columns are what is looked for.
+task = Table(
+    "task",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("user", Text, nullable=False),
+    Column("service_uuid", Text, nullable=False),
+    Column("op", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("idempotency_key", Text),
+    Column("body", LargeBinary, nullable=False),
+    Column("journal_offset", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),  # seconds since the epoch
+    Index("task_place", "user", "service_uuid", "op"),
+    Index("task_active", "active"),
+    Index("task_idempotency", "user", "idempotency_key", unique=True),
+    sqlite_autoincrement=True,
+)
+
+# A number for each user, from which the process runtime makes an account of its own.
+account = Table(
+    "account",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("user", Text, nullable=False, unique=True),
     sqlite_autoincrement=True,
 )

@@ -6,6 +6,7 @@ arrive while one is being synced share the next sync.
 
 import asyncio
 import contextlib
+import datetime
 import fcntl
 import os
 import queue
@@ -24,11 +25,12 @@ from sqlalchemy.pool import QueuePool
 
 from k12ai.errors import StorageFull, StorageUnavailable
 from k12ai.settings import SettingsError
-from k12ai.stores import migrations, transactions
+from k12ai.stores import migrations, tasks, transactions
 from k12ai.stores.base import Entry, Found, FoundKeys, PendingRequest, Store
 from k12ai.stores.schema import request
 from k12ai.stores.transactions import Transaction
 from k12ai.stores.waiters import Waiter, Waiters
+from k12ai.task import Task
 from k12ai.texts import Text
 
 T = TypeVar("T")
@@ -81,10 +83,9 @@ class SqlStore(Store):
         """See `Store.get`."""
 
         def work(connection: Connection) -> Found:
-            row = connection.execute(transactions.get_statement(key)).first()
-            if row is None:
-                return Found((), connection.execute(transactions.last_index_statement()).scalar_one())
-            found = Entry(*row)
+            found = transactions.get(connection, key)
+            if found is None:
+                return Found((), transactions.last_index(connection))
             return Found((found,), found.modify_index)
 
         return await self._read(work)
@@ -114,6 +115,28 @@ class SqlStore(Store):
             lambda connection: [PendingRequest(*row) for row in connection.execute(statement)]
         )
 
+    async def task(self, task_id: str) -> Task | None:
+        """See `Store.task`."""
+        return await self._read(lambda connection: tasks.get(connection, task_id))
+
+    async def tasks(
+        self,
+        *,
+        user: str | None = None,
+        service_uuid: str | None = None,
+        op: str | None = None,
+        active: bool | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Task]:
+        """See `Store.tasks`."""
+        return await self._read(
+            lambda connection: tasks.find(connection, user, service_uuid, op, active, limit)
+        )
+
+    async def journal_offset(self, task_id: str) -> int:
+        """See `Store.journal_offset`."""
+        return await self._read(lambda connection: tasks.journal_offset(connection, task_id))
+
     def waiting(self, key: str, *, prefix: bool) -> AbstractContextManager[Waiter]:
         """See `Store.waiting`."""
         return self._waiters.waiting(key, prefix=prefix)
@@ -128,7 +151,35 @@ class SqlStore(Store):
 
     async def append(self, key: str, values: Sequence[bytes], *, keep_s: int) -> Sequence[str]:
         """See `Store.append`."""
-        return await self._write(lambda transaction: transaction.append(key, values, keep_s))
+        messages = [(key, value) for value in values]
+        return await self._write(lambda transaction: transaction.append(messages, keep_s))
+
+    async def create_task(
+        self, task: Task, messages: Sequence[tuple[str, bytes]], *, idempotency_key: str | None, keep_s: int
+    ) -> Task:
+        """See `Store.create_task`."""
+        return await self._write(
+            lambda transaction: tasks.create(transaction, task, messages, idempotency_key, keep_s)
+        )
+
+    async def record_task(
+        self,
+        task: Task,
+        messages: Sequence[tuple[str, bytes]],
+        *,
+        journal_offset: int | None = None,
+        keep_s: int,
+    ) -> None:
+        """See `Store.record_task`."""
+        await self._write(lambda transaction: tasks.record(transaction, task, messages, journal_offset, keep_s))
+
+    async def forget_tasks(self, ended_before: datetime.datetime) -> Sequence[str]:
+        """See `Store.forget_tasks`."""
+        return await self._write(lambda transaction: tasks.forget(transaction, ended_before))
+
+    async def account_number(self, user: str) -> int:
+        """See `Store.account_number`."""
+        return await self._write(lambda transaction: tasks.account_number(transaction, user))
 
     async def delete(self, key: str, *, cas: int | None = None) -> bool:
         """See `Store.delete`."""

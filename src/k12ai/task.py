@@ -1,0 +1,97 @@
+"""The vocabulary of tasks: one run of one op of one framework for one project.
+
+The same class is the stored record, the HTTP body and the value a client gets. Times are UTC.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+TaskState = Literal["queued", "starting", "running", "stopping", "succeeded", "failed", "stopped"]
+
+ENDED: frozenset[TaskState] = frozenset({"succeeded", "failed", "stopped"})
+
+Reason = Literal[
+    "waiting_cpu",  # queued: as many tasks run as may run at once
+    "exited",  # its program ended by itself; `exit_code` says how
+    "signal",  # its program was ended by a signal that nobody of the platform sent
+    "oom",  # it needed more memory than it may have
+    "timeout",  # its time was over
+    "start_failed",  # its program could not be started
+    "stopped_by_user",
+    "lost",  # it vanished without a trace, as when the machine went down
+]
+
+MessageType = Literal["status", "metrics", "error", "result"]
+
+MAX_WALL_TIME_S = 7 * 24 * 3600
+TASK_ID_DIGITS = 12
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a task may use. What is not given is the server's default."""
+
+    wall_time_s: Annotated[int, Meta(ge=1, le=MAX_WALL_TIME_S)] | None = None
+    memory_bytes: Annotated[int, Meta(ge=64 << 20)] | None = None
+    processes: Annotated[int, Meta(ge=8, le=32768)] | None = None
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """A task as everyone sees it.
+
+    ``op`` is the op that started it for its whole life. ``key`` is where its messages are. ``code``
+    is the catalogue's for how it ended: 100003 finished, 100004 stopped, or what went wrong.
+    ``killed`` tells whether a stop needed SIGKILL; ``survivors`` are processes that even that did not
+    end. ``oom_kills`` counts processes that the kernel killed for memory, also in a task that succeeded.
+    """
+
+    task_id: str
+    user: str
+    service_uuid: str
+    framework: str
+    op: str
+    key: str
+    state: TaskState = "queued"
+    reason: Reason | None = None
+    code: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    oom_kills: int = 0
+    killed: bool = False
+    survivors: list[int] = []
+    detail: str = ""
+    runtime: str = ""
+    limits: Limits = Limits()
+    params: dict[str, Any] = {}
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its story is over: nothing of it changes any more."""
+        return self.state in ENDED
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """Something that a task, or the platform about it, says under its key.
+
+    ``sequence`` orders all messages of the store; ``body`` is what was said.
+    """
+
+    key: str
+    type: MessageType
+    sequence: int
+    timestamp: int
+    body: Any
+
+
+def key_of(user: str, service_uuid: str, op: str) -> str:
+    """Return where the messages of a project's op are published."""
+    return f"framework/{user}/{service_uuid}/{op}"
+
+
+encode = msgspec.json.Encoder().encode
+decode_task = msgspec.json.Decoder(Task).decode
