@@ -1,5 +1,6 @@
 """A Docker Engine as a test sees it: plain HTTP calls over its socket, and cleaning up after itself."""
 
+import contextlib
 import io
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import psutil
 
 IMAGE = "k12ai-test:busybox"
 TEST_LABEL = "k12ai.test.run"
@@ -188,14 +190,22 @@ class OwnDockerd:
         if self._dockerd is not None and self._dockerd.poll() is None:
             self._dockerd.send_signal(signal.SIGCONT)
             _end(self._dockerd)
-        # The shims, and with them the containers, of this Engine: their command line has its directory.
-        subprocess.run(["pkill", "-KILL", "-f", f"containerd-shim.*{self._root}"], check=False)
+        self._end_containers()
         if self._containerd is not None:
             _end(self._containerd)
         for mount in sorted(Path("/proc/self/mounts").read_text().splitlines(), reverse=True):
             if (point := mount.split()[1]).startswith(str(self._root)):
                 subprocess.run(["umount", "-l", point], check=False)
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def _end_containers(self) -> None:
+        """End the shims of this Engine, whose command line has its directory, and what runs below them."""
+        for process in psutil.process_iter(["cmdline"]):
+            command = " ".join(process.info["cmdline"] or ())
+            if "containerd-shim" in command and str(self._root) in command:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    for each in (process, *process.children(recursive=True)):
+                        each.kill()
 
     @property
     def _log(self) -> Path:
