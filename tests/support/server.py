@@ -38,7 +38,11 @@ class Server:
         watchdog.start()
         line = self.process.stdout.readline().decode()
         watchdog.cancel()
-        assert line.startswith("k12ai ready on "), line + self.log.read_text()
+        if not line.startswith("k12ai ready on "):
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+            raise AssertionError(line + self.log.read_text())
         self.url = line.split()[-1]
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
         return self

@@ -37,7 +37,7 @@ def node_of(
     return Node(
         name=socket.gethostname(),
         version=__version__,
-        uptime_seconds=round(time.time() - psutil.boot_time()),
+        uptime_seconds=round(_uptime_s()),
         cpu_count=len(cpus.cpu_percent_list),
         cpu_percent=cpus.cpu_percent,
         cpu_memory_total=cpus.cpu_memory_total,
@@ -52,3 +52,10 @@ def node_of(
             for name, each in conditions.items()
         },
     )
+
+
+def _uptime_s() -> float:
+    """Return how long the machine has been up; setting its clock changes nothing about that."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - psutil.boot_time()

@@ -1,0 +1,23 @@
+"""What a server's process holds, as the kernel counts it."""
+
+import resource
+from pathlib import Path
+
+
+def resident_kib(pid: int) -> int:
+    """Return the memory of a process that is in RAM."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def open_files(pid: int) -> int:
+    """Return how many files, sockets among them, a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def allow_files(count: int) -> None:
+    """Let this process open so many files, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

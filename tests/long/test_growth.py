@@ -1,0 +1,34 @@
+"""What a server holds does not grow with what it has answered."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.long.process import open_files, resident_kib
+from tests.support.server import Server
+
+pytestmark = pytest.mark.slow
+
+
+def test_memory_and_files_do_not_grow_over_10_000_requests(
+    start_server: Callable[..., Server], record_property: Callable[[str, object], None]
+) -> None:
+    server = start_server()
+    pid = server.process.pid
+
+    def ask(count: int) -> None:
+        for number in range(count):
+            server.stats()
+            if number % 10 == 0:
+                server.stop("unknow")
+                server.http.put("/v1/kv/same", content=b"%d" % number)
+                server.http.get("/v1/kv/same")
+
+    ask(2000)
+    before, files = resident_kib(pid), open_files(pid)
+    ask(10_000)
+    grown = resident_kib(pid) - before
+    record_property("requests", 12_000)
+    record_property("grown", f"{grown} KiB")
+    assert grown < 4096
+    assert open_files(pid) <= files + 2
