@@ -6,7 +6,9 @@
     ├── RequestError
     │   ├── MissingField             100101  400
     │   ├── InvalidValue             100102  400
-    │   │   └── BadParameter         100203  400
+    │   │   ├── BadParameter         100203  400
+    │   │   ├── BadPath              100102  400
+    │   │   └── BadRange             100102  416
     │   ├── MalformedJson            100103  400
     │   │   └── NotJson              100103  415
     │   ├── ServiceNotFound          100201  404
@@ -17,6 +19,9 @@
     │   ├── MalformedRequest         100619  400
     │   ├── CodingNotSupported       100619  501
     │   ├── ResourceNotFound         100616  404
+    │   ├── NoSuchFile               100620  404
+    │   ├── PathTaken                100621  409
+    │   ├── ProjectFull              100622  507
     │   ├── MethodNotAllowed         100617  405
     │   ├── HostRefused              100605  421
     │   └── OriginRefused            100605  403
@@ -88,6 +93,22 @@ class BadParameter(InvalidValue):
     """A parameter of a framework has a value outside of what is allowed; nothing was started."""
 
     code = 100203
+
+
+class BadPath(InvalidValue):
+    """The path of a file is not one that a project's file can have."""
+
+    def __init__(self, expected: Text) -> None:
+        super().__init__("path", expected)
+
+
+class BadRange(InvalidValue):
+    """The part of a file that is asked for lies outside of it."""
+
+    status = 416
+
+    def __init__(self, size: int) -> None:
+        super().__init__("Range", Text(f"within the file's {size} bytes", f"文件的 {size} 字节之内的范围"))
 
 
 class MalformedJson(RequestError):
@@ -195,6 +216,42 @@ class ResourceNotFound(RequestError):
 
     def __init__(self) -> None:
         super().__init__(Text("nothing is served at this path", "该路径没有提供任何内容"))
+
+
+class NoSuchFile(RequestError):
+    """The project has nothing under this path."""
+
+    status = 404
+    code = 100620
+
+    def __init__(self, path: str) -> None:
+        super().__init__(Text(f"{path}: there is no such file", f"{path}：没有此文件"))
+
+
+class PathTaken(RequestError):
+    """What is under the path is not what the request needs there."""
+
+    status = 409
+    code = 100621
+
+    def __init__(self, path: str, reason: Text) -> None:
+        super().__init__(Text(f"{path}: {reason.en}", f"{path}：{reason.zh}"))
+
+
+class ProjectFull(RequestError):
+    """The project has, or would have, more than it may."""
+
+    status = 507
+    code = 100622
+
+    def __init__(self, limit_bytes: int, limit_files: int) -> None:
+        super().__init__(
+            Text(
+                f"a project may have {limit_bytes} bytes in {limit_files} files and directories; "
+                "delete something first",
+                f"一个项目最多可有 {limit_files} 个文件和目录，共 {limit_bytes} 字节；请先删除一些内容",
+            )
+        )
 
 
 class MethodNotAllowed(RequestError):

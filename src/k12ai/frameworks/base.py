@@ -57,7 +57,7 @@ class Framework(ABC):
     def command(self, op: str) -> Sequence[str]:
         """Return the arguments that follow the Python interpreter, such as ``("-m", "my.package")``."""
 
-    def check(self, op: str, params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def check(self, op: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Check what a schema cannot say, and return the parameters to run with.
 
         ``params`` fit the schema and have its defaults filled in. Raises `k12ai.errors.BadParameter`.

@@ -1,0 +1,1 @@
+"""The framework ``k12py``: a student's own program."""
