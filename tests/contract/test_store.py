@@ -293,3 +293,12 @@ async def test_a_key_that_somebody_wrote_ahead_does_not_swallow_a_message(store:
     keys = await store.append("m", [b"same", b"same"], keep_s=60)
     assert len(set(keys)) == 2
     assert len((await store.list("m/")).entries) == 8
+
+
+async def test_a_list_can_go_on_behind_a_key_and_end_after_so_many(store: Store) -> None:
+    for number in range(5):
+        await store.put(f"p/{number}", b"x")
+    await store.put("q", b"x")
+    behind = (await store.list("p/", after="p/1", limit=2)).entries
+    assert [entry.key for entry in behind] == ["p/2", "p/3"]
+    assert (await store.list("p/", after="p/4")).entries == []

@@ -1,11 +1,24 @@
 """What a runtime promises: it knows its units, measures them and stops them."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from k12ai.runtimes.cgroups import Usage
+from k12ai.task import Limits
 from k12ai.texts import Text
+
+_ID_OR_PREFIX = re.compile(r"[0-9a-f]{6,64}")
+
+
+def is_id_or_prefix(text: str) -> bool:
+    """Whether this can name a unit: a full id, or a beginning of at least 6 hex digits."""
+    return _ID_OR_PREFIX.fullmatch(text) is not None
 
 
 class Unit(NamedTuple):
@@ -86,3 +99,89 @@ class Runtime(ABC):
         Raises `ContainerNotFound`, and `EngineUnavailable` or `EngineTimeout` where the runtime
         cannot tell.
         """
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """Everything that a runtime has to know to start a task.
+
+    ``arguments`` follow the Python interpreter. ``params`` is the JSON that the task finds at
+    ``K12AI_PARAMS``; ``project_dir`` is where it starts and the only place that it may write to.
+    ``account_number`` is the user's, for runtimes that give each user an account.
+    """
+
+    task_id: str
+    user: str
+    service_uuid: str
+    framework: str
+    op: str
+    arguments: Sequence[str]
+    params: bytes
+    project_dir: Path
+    limits: Limits
+    account_number: int | None = None
+    network: bool = False
+
+
+class End(Struct, frozen=True, kw_only=True):
+    """How a task ended, as its runtime saw it.
+
+    ``killed`` tells whether it took SIGKILL; ``survivors`` are processes that even that did not end.
+    ``oom_kills`` counts processes that the kernel killed for memory.
+    """
+
+    reason: Literal["exited", "signal", "timeout", "stopped", "start_failed", "lost"]
+    exit_code: int | None = None
+    signal: int | None = None
+    oom_kills: int = 0
+    killed: bool = False
+    survivors: Sequence[int] = ()
+    detail: str = ""
+    ended_at: datetime | None = None
+
+
+class LogPiece(Struct, frozen=True):
+    """A piece of a task's output: bytes from ``offset`` on. What is older than that is not kept any more."""
+
+    offset: int
+    data: bytes
+
+
+class TaskRuntime(Runtime):
+    """A runtime that can start tasks. What it started outlives the server."""
+
+    @abstractmethod
+    async def launch(self, launch: Launch) -> None:
+        """Start a task and return once it has a process; starting one a second time does nothing.
+
+        A program that cannot be started is no error here: `wait` tells it.
+        """
+
+    @abstractmethod
+    async def wait(self, task_id: str) -> End:
+        """Return how a task ended, once it has; also a task of an earlier run of the server.
+
+        A task that the runtime knows nothing of is ``lost``.
+        """
+
+    @abstractmethod
+    async def ask_to_stop(self, task_id: str, grace_s: float) -> None:
+        """Have a task end within ``grace_s``, also one that is only about to start; `wait` tells when.
+
+        Asking again with a shorter grace shortens it.
+        """
+
+    @abstractmethod
+    def has(self, task_id: str) -> bool:
+        """Whether the runtime has taken a task on, running or ended."""
+
+    @abstractmethod
+    def journal_path(self, task_id: str) -> Path:
+        """Return the file that a task reports to."""
+
+    @abstractmethod
+    def read_log(self, task_id: str, offset: int, limit_bytes: int) -> LogPiece:
+        """Return output from ``offset`` on, or from the oldest that is kept; empty where there is none yet."""
+
+    @abstractmethod
+    async def remove(self, task_id: str) -> None:
+        """Delete what is left of a task that has ended."""

@@ -84,6 +84,14 @@ class Cgroups:
         # In the order of nesting, whichever hierarchy they are found in.
         return list(dict.fromkeys(each for path in groups.values() for each in reversed(_ID.findall(path))))
 
+    def mount_points(self) -> dict[str, str]:
+        """Return where each controller is mounted as a whole; version 2 is the empty name."""
+        found = {}
+        for mount in self._mounts():
+            for controller in mount.controllers or ("",):
+                found[controller] = f"{self._root}{mount.point}"
+        return found
+
     def _groups_of(self, pid: int) -> dict[str, str]:
         try:
             lines = Path(f"{self._root}/proc/{pid}/cgroup").read_text().splitlines()
@@ -207,6 +215,16 @@ class _Version2(_Files):
 
     def _limit_bytes(self, content: bytes) -> int | None:
         return None if content.strip() == b"max" else int(content)
+
+
+def version_1_reader(*, memory: str, cpu: str) -> CgroupReader:
+    """Return the reader of a group by its directories in the two hierarchies."""
+    return _Version1(memory, cpu)
+
+
+def version_2_reader(directory: str) -> CgroupReader:
+    """Return the reader of a group by its directory."""
+    return _Version2(directory)
 
 
 def _open(path: str) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
@@ -12,7 +11,7 @@ import structlog
 
 from k12ai.background import Background
 from k12ai.errors import ContainerNotFound, EngineUnavailable, K12AIError, Unavailable
-from k12ai.runtimes.base import Condition, Runtime, Unit
+from k12ai.runtimes.base import Condition, Runtime, Unit, is_id_or_prefix
 from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
 from k12ai.runtimes.engine import Engine, Listed, NoSuchContainer
 from k12ai.texts import Text
@@ -21,8 +20,6 @@ from k12ai.worker import Worker
 HEARTBEAT_S = 5.0
 RETRY_S = 1.0
 USAGE_DEADLINE_S = 0.8
-
-_ID_OR_PREFIX = re.compile(r"[0-9a-f]{6,64}")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -125,7 +122,7 @@ class DockerRuntime(Runtime):
 
     async def _resolve(self, container_id: str, service_name: str | None) -> Listed:
         """Return the one unit that is meant; one that never ran is none."""
-        if not _ID_OR_PREFIX.fullmatch(container_id):
+        if not is_id_or_prefix(container_id):
             raise ContainerNotFound(container_id)
         found = [
             row

@@ -1,0 +1,486 @@
+"""The process runtime: tasks as processes of this machine, each below a shim of its own.
+
+The server writes down what is to be run, starts the shim, and from then on only reads files; the shim
+outlives it. A lock that the shim inherits tells, after a restart of the server, whether a task has
+been taken on already: so it is never started twice, whenever the server died.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from k12ai.background import Background
+from k12ai.errors import ContainerNotFound
+from k12ai.runtimes import process_tree, shim, task_log
+from k12ai.runtimes.base import Condition, End, Launch, LogPiece, TaskRuntime, Unit, is_id_or_prefix
+from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
+from k12ai.runtimes.task_cgroups import TaskCgroups
+from k12ai.runtimes.walls import Walls
+from k12ai.worker import Worker
+
+USAGE_DEADLINE_S = 0.8
+START_DEADLINE_S = 30.0
+FIRST_SIGN_POLL_S = 0.005
+LOG_BYTES = 10 * 1024 * 1024
+TIMEOUT_GRACE_S = 10
+MAX_OPEN_FILES = 4096
+
+_LOCK_DESCRIPTOR = 3
+_SIGNALS = frozenset(int(each) for each in signal.Signals)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class _Started(Struct, frozen=True):
+    """``shim.json``: which processes a task has; start times tell them from later ones of the same number."""
+
+    shim_pid: int
+    shim_start: int
+    pid: int
+    started_at: float
+
+
+class _Exit(Struct, frozen=True, kw_only=True):
+    """``exit.json``: how a task ended."""
+
+    reason: str
+    exit_code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    detail: str = ""
+    killed: bool = False
+    survivors: list[int] = []
+    ended_at: float = 0.0
+
+
+class _Kept(Struct, frozen=True):
+    """``task.json``: what the runtime has to know of a task it adopts."""
+
+    task_id: str
+    user: str
+    service_uuid: str
+    framework: str
+    op: str
+    memory_bytes: int | None
+    sandboxed: bool = False
+
+
+class ProcessRuntime(TaskRuntime):
+    """Tasks below ``data_dir/tasks``, each in a directory of its own that its shim and the server share."""
+
+    name = "process"
+
+    def __init__(self, data_dir: Path, *, cgroups: Cgroups | None = None, sandbox: bool = True) -> None:
+        self._data_dir = data_dir.expanduser().resolve()
+        self._tasks_dir = self._data_dir / "tasks"
+        self._host_cgroups = cgroups or Cgroups()
+        self._sandbox = sandbox
+        self._units: dict[str, Unit] = {}
+        self._kept: dict[str, _Kept] = {}
+        self._started: dict[str, _Started] = {}
+        self._readers: dict[str, CgroupReader] = {}
+        self._ends: dict[str, asyncio.Task[End]] = {}
+        self._appeared: dict[str, asyncio.Event] = {}
+        self._preparing = asyncio.Lock()
+        self._exits = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._cgroups = await asyncio.to_thread(TaskCgroups, self._host_cgroups)
+        self.walls = await asyncio.to_thread(
+            Walls, self._data_dir, cgroups=self._cgroups.wall, sandbox=self._sandbox
+        )
+        self._tasks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.walls.account(0) is not None:
+            for path in (self._data_dir, self._tasks_dir):  # to be passed through, not to be listed
+                path.chmod(0o711)
+        self._worker = await self._exits.enter_async_context(Worker("k12ai-processes"))
+        self._background = await self._exits.enter_async_context(Background())
+        for directory in sorted(self._tasks_dir.iterdir()):
+            if self.has(directory.name) and not (directory / "exit.json").exists():
+                self._follow(directory.name)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._exits.aclose()
+        for reader in self._readers.values():
+            reader.close()
+
+    # --- as every runtime ------------------------------------------------------------------------
+
+    @property
+    def condition(self) -> Condition:
+        """See `Runtime.condition`; it is the machine itself, and always there."""
+        return Condition(available=True, listed=True)
+
+    @property
+    def units(self) -> Mapping[str, Unit]:
+        """See `Runtime.units`."""
+        return MappingProxyType(self._units)
+
+    async def usage(self, *, fresh: bool = False) -> Mapping[str, Usage]:
+        """See `Runtime.usage`; from cgroups, or from ``/proc`` where there are none."""
+        if not self._units:
+            return {}
+        shims = {task_id: started.shim_pid for task_id, started in self._started.items()}
+        readers = dict(self._readers)
+        usages = await self._worker.run(lambda: _read(readers, shims), deadline_s=USAGE_DEADLINE_S)
+        return {task_id: self._limited(task_id, usage) for task_id, usage in usages.items()}
+
+    def unit_of(self, pid: int) -> str | None:
+        """See `Runtime.unit_of`."""
+        if not self._started:
+            return None
+        by_shim = {started.shim_pid: task_id for task_id, started in self._started.copy().items()}
+        return next((by_shim[each] for each in process_tree.ancestors(pid) if each in by_shim), None)
+
+    async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
+        """See `Runtime.stop`."""
+        task_id = self._resolve(container_id, service_name)
+        await self.ask_to_stop(task_id, grace_s)
+        await asyncio.shield(self._follow(task_id))
+        return task_id
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    async def launch(self, launch: Launch) -> None:
+        """See `TaskRuntime.launch`."""
+        async with self._preparing:
+            if not self.has(launch.task_id):
+                await asyncio.to_thread(self._prepare, launch)
+        follower = self._follow(launch.task_id)
+        appeared = asyncio.ensure_future(self._appeared[launch.task_id].wait())
+        await asyncio.wait([follower, appeared], return_when=asyncio.FIRST_COMPLETED)
+        appeared.cancel()
+
+    async def wait(self, task_id: str) -> End:
+        """See `TaskRuntime.wait`."""
+        if not self.has(task_id):
+            return End(reason="lost")
+        return await asyncio.shield(self._follow(task_id))
+
+    async def ask_to_stop(self, task_id: str, grace_s: float) -> None:
+        """See `TaskRuntime.ask_to_stop`."""
+        directory = self._tasks_dir / task_id
+        if (directory / "exit.json").exists():
+            return
+        _write(directory / "stop.json", msgspec.json.encode({"grace_s": grace_s}))
+        # The shim looks for this file after it has written its own, so one of the two sees the other's.
+        started = _started(directory)
+        if started is not None and process_tree.start_of(started.shim_pid) == started.shim_start:
+            os.kill(started.shim_pid, signal.SIGTERM)
+
+    def has(self, task_id: str) -> bool:
+        """See `TaskRuntime.has`."""
+        return (self._tasks_dir / task_id / "spec.json").exists()
+
+    def journal_path(self, task_id: str) -> Path:
+        """See `TaskRuntime.journal_path`."""
+        return self._tasks_dir / task_id / "journal"
+
+    def read_log(self, task_id: str, offset: int, limit_bytes: int) -> LogPiece:
+        """See `TaskRuntime.read_log`."""
+        return task_log.read(self._tasks_dir / task_id / "log", offset, limit_bytes)
+
+    async def remove(self, task_id: str) -> None:
+        """See `TaskRuntime.remove`."""
+        self._ends.pop(task_id, None)
+        self._appeared.pop(task_id, None)
+        self._cgroups.remove(task_id)
+        await asyncio.to_thread(shutil.rmtree, self._tasks_dir / task_id, ignore_errors=True)
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def _prepare(self, launch: Launch) -> None:
+        """Write down what is to be run; the last file is the one that makes it the runtime's."""
+        directory = self._tasks_dir / launch.task_id
+        shutil.rmtree(directory, ignore_errors=True)  # of a server that died in here
+        directory.mkdir(mode=0o711)
+        directory.chmod(0o711)
+        account = None if launch.account_number is None else self.walls.account(launch.account_number)
+        for name, content in (("journal", b""), ("params.json", launch.params)):
+            _write(directory / name, content)
+            if account is not None:
+                os.chown(directory / name, *account)
+        if account is not None:
+            _hand_over(launch.project_dir, account)
+        kept = _Kept(
+            launch.task_id,
+            launch.user,
+            launch.service_uuid,
+            launch.framework,
+            launch.op,
+            launch.limits.memory_bytes,
+            self.walls.sandboxed,
+        )
+        _write(directory / "task.json", msgspec.json.encode(kept))
+        _write(directory / "spec.json", msgspec.json.encode(self._spec(launch, directory, account)))
+
+    def _spec(self, launch: Launch, directory: Path, account: tuple[int, int] | None) -> dict[str, Any]:
+        cgroups = self._cgroups.create(launch.task_id, launch.limits)
+        command = self.walls.command(
+            [sys.executable, *launch.arguments],
+            project_dir=launch.project_dir,
+            readable=[directory / "params.json"],
+            writable=[directory / "journal"],
+            account=account,
+            network=launch.network,
+        )
+        return {
+            "argv": command,
+            "env": _environment(launch, directory),
+            "cwd": str(launch.project_dir),
+            "uid": None,
+            "gid": None,
+            "wall_time_s": launch.limits.wall_time_s,
+            "grace_s": TIMEOUT_GRACE_S,
+            "log_bytes": LOG_BYTES,
+            "rlimits": {
+                "nofile": MAX_OPEN_FILES,
+                # Of an account of its own; of a shared one it would count everybody's.
+                "nproc": launch.limits.processes if account is not None else None,
+                "data_bytes": None if cgroups else launch.limits.memory_bytes,
+                "core": 0,
+                "fsize_bytes": None,
+            },
+            "cgroups": cgroups,
+        }
+
+    def _spawn(self, task_id: str) -> int | None:
+        """Start a task's shim and return its pid; None where one is there already: the lock tells."""
+        directory = self._tasks_dir / task_id
+        with (directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return None  # a shim has inherited it
+            if (directory / "shim.json").exists() or (directory / "exit.json").exists():
+                return None  # it was there, and is no more
+            command = shim.command(str(directory), _LOCK_DESCRIPTOR)
+            # Not through asyncio: its transports kill what still runs when they are collected.
+            return os.posix_spawn(
+                command[0],
+                command,
+                {},
+                file_actions=[
+                    *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)),
+                    (os.POSIX_SPAWN_DUP2, lock.fileno(), _LOCK_DESCRIPTOR),
+                ],
+                setsid=True,
+            )
+
+    # --- following -------------------------------------------------------------------------------
+
+    def _follow(self, task_id: str) -> "asyncio.Task[End]":
+        """Return the task that knows the end; it is started once, whoever asks first."""
+        following = self._ends.get(task_id)
+        if following is None or following.cancelled():
+            self._appeared[task_id] = asyncio.Event()
+            following = self._ends[task_id] = self._background.start(f"process-{task_id}", self._live(task_id))
+        return following
+
+    async def _live(self, task_id: str) -> End:
+        directory = self._tasks_dir / task_id
+        if (exit_ := _exit_of(directory)) is not None:
+            return exit_
+        shim_pid = self._spawn(task_id)
+        started = await self._first_sign(directory, shim_pid)
+        if started is not None:
+            self._appear(task_id, started)
+            try:
+                await _gone(started)
+            finally:
+                self._disappear(task_id)
+        end = _exit_of(directory)
+        if end is None and started is None and (directory / "stop.json").exists():
+            end = End(reason="stopped", ended_at=datetime.now(UTC))  # before it had begun
+        if end is None:
+            # The shim was killed; what it started goes with it.
+            self._cgroups.kill(task_id)
+            end = End(reason="lost", detail="its shim has vanished", ended_at=datetime.now(UTC))
+        self._cgroups.remove(task_id)
+        return end
+
+    async def _first_sign(self, directory: Path, shim_pid: int | None) -> _Started | None:
+        """Wait until the shim says which processes a task has; None where it ended without that."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        while not (directory / "exit.json").exists():
+            if (started := _started(directory)) is not None:
+                return started
+            if shim_pid is not None and _reap(shim_pid):
+                return _started(directory)
+            if time.monotonic() > deadline:
+                log.error("process.no_shim", task=directory.name)
+                return None
+            await asyncio.sleep(FIRST_SIGN_POLL_S)
+        if shim_pid is not None:
+            _reap(shim_pid)
+        return None
+
+    def _appear(self, task_id: str, started: _Started) -> None:
+        kept = msgspec.json.decode((self._tasks_dir / task_id / "task.json").read_bytes(), type=_Kept)
+        self._kept[task_id], self._started[task_id] = kept, started
+        with contextlib.suppress(CgroupUnreachable):
+            self._readers[task_id] = self._cgroups.reader(task_id)
+        self._units[task_id] = Unit(
+            container_id=task_id,
+            pid=started.pid,
+            service_name=kept.framework,
+            op=kept.op,
+            user=kept.user,
+            service_uuid=kept.service_uuid,
+            status="running",
+            started_at=datetime.fromtimestamp(started.started_at, UTC).isoformat().replace("+00:00", "Z"),
+            gpus=(),
+        )
+        self._appeared[task_id].set()
+
+    def _disappear(self, task_id: str) -> None:
+        for table in (self._units, self._kept, self._started):
+            table.pop(task_id, None)
+        if (reader := self._readers.pop(task_id, None)) is not None:
+            reader.close()
+
+    def _limited(self, task_id: str, usage: Usage) -> Usage:
+        kept = self._kept.get(task_id)
+        return usage._replace(memory_limit_bytes=kept.memory_bytes) if kept is not None else usage
+
+    def _resolve(self, wanted: str, service_name: str | None) -> str:
+        """Return the one task that is meant, running or ended."""
+        if not is_id_or_prefix(wanted):
+            raise ContainerNotFound(wanted)
+        found = []
+        for directory in self._tasks_dir.glob(f"{wanted}*"):
+            with contextlib.suppress(OSError):
+                kept = msgspec.json.decode((directory / "task.json").read_bytes(), type=_Kept)
+                if service_name in (None, kept.framework):
+                    found.append(directory.name)
+        if len(found) != 1:
+            raise ContainerNotFound(wanted)
+        return found[0]
+
+
+def _environment(launch: Launch, directory: Path) -> dict[str, str]:
+    """Return everything a task finds in its environment: nothing of the server's own is passed on."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(launch.project_dir),
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",  # noqa: S108 - the sandbox has one of its own
+        "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
+        "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
+        "PYTHONUNBUFFERED": "1",
+        "K12AI_JOURNAL": str(directory / "journal"),
+        "K12AI_PARAMS": str(directory / "params.json"),
+        "K12AI_TASK_ID": launch.task_id,
+        "K12AI_OP": launch.op,
+        "K12AI_USER": launch.user,
+        "K12AI_UUID": launch.service_uuid,
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, complete or not at all."""
+    partial = path.with_name(f".{path.name}.new")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+    partial.rename(path)
+
+
+def _hand_over(project_dir: Path, account: tuple[int, int]) -> None:
+    """Make a project its student's own; done once, when the first task of it starts."""
+    if project_dir.stat().st_uid == account[0]:
+        return
+    for _root, directories, files, root_descriptor in os.fwalk(project_dir, follow_symlinks=False):
+        for name in (*directories, *files):
+            os.chown(name, *account, dir_fd=root_descriptor, follow_symlinks=False)
+    os.chown(project_dir, *account, follow_symlinks=False)
+
+
+def _started(directory: Path) -> _Started | None:
+    try:
+        return msgspec.json.decode((directory / "shim.json").read_bytes(), type=_Started)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _exit_of(directory: Path) -> End | None:
+    try:
+        found = msgspec.json.decode((directory / "exit.json").read_bytes(), type=_Exit)
+        sandboxed = msgspec.json.decode((directory / "task.json").read_bytes(), type=_Kept).sandboxed
+    except (OSError, msgspec.DecodeError):
+        return None
+    exit_code, number, reason = found.exit_code, found.signal, found.reason
+    if sandboxed and (told := (exit_code or 0) - 128) in _SIGNALS:
+        # The sandbox tells the signal that ended the program as shells do.
+        exit_code, number = None, told
+        reason = "signal" if reason == "exited" else reason
+    return msgspec.convert(
+        {
+            "reason": reason,
+            "exit_code": exit_code,
+            "signal": number,
+            "oom_kills": int(found.oom),
+            "killed": found.killed,
+            "survivors": found.survivors,
+            "detail": found.detail,
+            "ended_at": datetime.fromtimestamp(found.ended_at, UTC),
+        },
+        End,
+    )
+
+
+async def _gone(started: _Started) -> None:
+    """Return when a shim has ended, a child of this server or of an earlier one."""
+    try:
+        descriptor = os.pidfd_open(started.shim_pid)
+    except ProcessLookupError:
+        return
+    try:
+        if process_tree.start_of(started.shim_pid) != started.shim_start:
+            return  # the number is somebody else's by now
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        _reap(started.shim_pid)
+    finally:
+        os.close(descriptor)
+
+
+def _reap(pid: int) -> bool:
+    """Take leave of a shim of ours that has ended; say whether it has."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # of an earlier server, whose children init has; or taken leave of before
+        return False
+
+
+def _read(readers: Mapping[str, CgroupReader], shims: Mapping[str, int]) -> dict[str, Usage]:
+    usages: dict[str, Usage] = {}
+    for task_id, reader in readers.items():
+        with contextlib.suppress(CgroupUnreachable):
+            usages[task_id] = reader.read()
+    others = {shim: task_id for task_id, shim in shims.items() if task_id not in readers}
+    if others:
+        usages |= {others[shim]: usage for shim, usage in process_tree.usage_below(others).items()}
+    return usages

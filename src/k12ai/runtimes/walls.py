@@ -1,0 +1,165 @@
+"""The walls around a task of the process runtime, and which of them this machine lets us build.
+
+With bubblewrap a task sees a read-only system, a private ``/tmp``, no home directories, nothing of the
+platform but its own project, no processes but its own and, unless its framework asks for it, no
+network. Where the server is root, each student's tasks run under an account of their own. Where
+cgroups can be made, memory and processes are capped by the kernel and counted exactly. What is not in
+force is said at the start, with the reason, and in ``docs/operations.md``.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from k12ai.texts import Text
+
+log = structlog.stdlib.get_logger(__name__)
+
+FIRST_UID = 200_000  # above what distributions give to people and services, below their subordinate ids
+
+# What a task has no business to see. Its interpreter and its project are put back where they are below these.
+_HIDDEN = ("/tmp", "/var/tmp", "/home", "/root", "/run", "/srv", "/mnt", "/media")  # noqa: S108 - hidden, not used
+
+
+class Wall(NamedTuple):
+    """One kind of protection: whether it is in force, and if not, why."""
+
+    name: Text
+    in_force: bool
+    reason: Text
+
+
+class Walls:
+    """What stands around each task on this machine."""
+
+    def __init__(self, data_dir: Path, *, cgroups: Wall, sandbox: bool = True) -> None:
+        self._data_dir = data_dir
+        self._bwrap = shutil.which("bwrap") if sandbox and _bwrap_works() else None
+        self._setpriv = shutil.which("setpriv")
+        self._root = os.geteuid() == 0
+        self.sandboxed = self._bwrap is not None
+        self._own_accounts, why = self._may_use_own_accounts()
+        self.all = (
+            Wall(
+                Text("sandbox (bubblewrap)", "沙箱（bubblewrap）"),
+                self.sandboxed,
+                Text(
+                    "bubblewrap is not installed or may not make namespaces here",
+                    "未安装 bubblewrap，或此处不允许创建命名空间",
+                ),
+            ),
+            Wall(Text("an account for each student", "每个学生独立账户"), self._own_accounts, why),
+            cgroups,
+        )
+
+    def account(self, number: int) -> tuple[int, int] | None:
+        """Return the uid and gid of the user with this number, None where all share the server's account."""
+        return (FIRST_UID + number, FIRST_UID + number) if self._own_accounts else None
+
+    def command(
+        self,
+        program: Sequence[str],
+        *,
+        project_dir: Path,
+        readable: Sequence[Path],
+        writable: Sequence[Path],
+        account: tuple[int, int] | None,
+        network: bool,
+    ) -> list[str]:
+        """Return the command that runs ``program`` inside the walls."""
+        inner = [*self._as_account(account), *program]
+        if self._bwrap is None:
+            return inner
+        return [self._bwrap, *self._view(project_dir, readable, writable, network=network), "--", *inner]
+
+    def _as_account(self, account: tuple[int, int] | None) -> list[str]:
+        if account is None or self._setpriv is None:
+            return []
+        uid, gid = account
+        return [
+            *(self._setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups"),
+            *("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--"),
+        ]
+
+    def _view(
+        self, project_dir: Path, readable: Sequence[Path], writable: Sequence[Path], *, network: bool
+    ) -> Iterator[str]:
+        yield from ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")
+        yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+        yield from ("--new-session", "--die-with-parent")
+        if not network:
+            yield "--unshare-net"
+        hidden = [*(path for path in _HIDDEN if os.path.isdir(path)), str(self._data_dir)]
+        hidden.sort()
+        for each in hidden:
+            mode = "1777" if each.endswith("tmp") else "0755"
+            yield from (*_parents(each, hidden), "--perms", mode, "--tmpfs", each)
+        for path in (*_interpreter(), *readable):
+            if _below(str(path), hidden):
+                yield from (*_parents(str(path), hidden), "--ro-bind", str(path), str(path))
+        for path in (project_dir, *writable):
+            yield from (*_parents(str(path), hidden), "--bind", str(path), str(path))
+        yield from ("--chdir", str(project_dir))
+
+    def _may_use_own_accounts(self) -> tuple[bool, Text]:
+        if not self._root:
+            return False, Text("the server is not root", "服务器不是以 root 身份运行")
+        if self._setpriv is None:
+            return False, Text("setpriv (util-linux) is not installed", "未安装 setpriv（util-linux）")
+        if self.sandboxed:
+            return True, Text("", "")
+        # Without a sandbox, the account itself has to get to its interpreter and its project.
+        for path in (*_interpreter(), self._data_dir):
+            for place in (path, *path.parents):
+                if not place.stat().st_mode & 0o001 and place != self._data_dir:
+                    return False, Text(f"other accounts cannot enter {place}", f"其他账户无法进入 {place}")
+        return True, Text("", "")
+
+
+def _bwrap_works() -> bool:
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return False
+    view = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
+    probe = (bwrap, *view, "--unshare-pid", "--unshare-net", "true")
+    try:
+        child = os.posix_spawn(bwrap, probe, os.environ, file_actions=_quiet())
+    except OSError:
+        return False
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _quiet() -> list[tuple[int, int, str, int, int]]:
+    return [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+
+
+def _interpreter() -> tuple[Path, ...]:
+    """Return where the interpreter, its libraries and this package are."""
+    package = Path(__file__).resolve().parents[2]
+    found = {Path(sys.prefix), Path(sys.base_prefix), package}
+    return tuple(sorted(found))
+
+
+def _below(path: str, hidden: Sequence[str]) -> bool:
+    return any(path == each or path.startswith(each.rstrip("/") + "/") for each in hidden)
+
+
+def _parents(path: str, hidden: Sequence[str]) -> Iterator[str]:
+    """Yield the directories above ``path`` that a hidden one has swallowed, so that others can pass."""
+    for parent in reversed(Path(path).parents):
+        if _below(str(parent), hidden) and str(parent) not in hidden:
+            yield from ("--perms", "0755", "--dir", str(parent))
+
+
+def say_walls(walls: Walls) -> None:
+    """Write into the log which walls stand around the tasks of this server, and which do not and why."""
+    for wall in walls.all:
+        if wall.in_force:
+            log.info("wall.in_force", wall=wall.name.en)
+        else:
+            log.warning("wall.missing", wall=wall.name.en, reason=wall.reason.en)

@@ -1,0 +1,261 @@
+"""Every runtime that starts tasks passes the same suite; a new one is a line in `RUNTIMES`."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k12ai.errors import ContainerNotFound
+from k12ai.runtimes.base import Launch, TaskRuntime
+from k12ai.runtimes.cgroups import Cgroups
+from k12ai.runtimes.process import ProcessRuntime
+from k12ai.task import Limits
+
+OpenRuntime = Callable[[], AbstractAsyncContextManager[TaskRuntime]]
+
+RUNTIMES: dict[str, Callable[[Path], AbstractAsyncContextManager[TaskRuntime]]] = {
+    "process": ProcessRuntime,
+    "process, bare": lambda data_dir: ProcessRuntime(
+        data_dir, cgroups=Cgroups(Path("/nowhere")), sandbox=False
+    ),
+}
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+IGNORES_TERM = f"import signal; signal.signal(15, signal.SIG_IGN); {SLEEP}"
+HEEDS_TERM = f"import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); {SLEEP}"
+
+
+@pytest.fixture(name="open_runtime", params=sorted(RUNTIMES))
+def _open_runtime(request: pytest.FixtureRequest, tmp_path: Path) -> OpenRuntime:
+    """Open the runtime; opening it again finds the same tasks."""
+    return lambda: RUNTIMES[request.param](tmp_path / "data")
+
+
+@pytest.fixture(name="runtime")
+async def _runtime(open_runtime: OpenRuntime) -> AsyncIterator[TaskRuntime]:
+    async with open_runtime() as runtime:
+        yield runtime
+        await asyncio.gather(*(runtime.ask_to_stop(each, 0) for each in list(runtime.units)))
+        await asyncio.gather(*(runtime.wait(each) for each in list(runtime.units)))
+
+
+@pytest.fixture(name="launch")
+def _launch(tmp_path: Path) -> Callable[..., Launch]:
+    """Describe a task of Python source, in a project of its own."""
+    numbers = iter(range(1, 1000))
+
+    def describe(source: str, **fields: Any) -> Launch:
+        number = next(numbers)
+        project = tmp_path / "data" / "projects" / "alice" / f"p{number}"
+        project.mkdir(parents=True)
+        values: dict[str, Any] = {
+            "task_id": f"{number:012x}",
+            "user": "alice",
+            "service_uuid": f"p{number}",
+            "framework": "k12py",
+            "op": "runcode.start",
+            "arguments": ("-c", source),
+            "params": b'{"n": 1}',
+            "project_dir": project,
+            "limits": Limits(wall_time_s=60, processes=256),
+            "account_number": number,
+        }
+        return Launch(**(values | fields))
+
+    return describe
+
+
+def printed(runtime: TaskRuntime, task_id: str) -> str:
+    return runtime.read_log(task_id, 0, 1 << 20).data.decode()
+
+
+async def up(runtime: TaskRuntime, task_id: str) -> None:
+    """Wait until the task has said that it is up."""
+    async with asyncio.timeout(30):
+        while "up" not in printed(runtime, task_id):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_task_runs_in_its_project_and_its_end_is_told(
+    runtime: TaskRuntime, launch: Callable[..., Launch]
+) -> None:
+    wanted = launch("import os, sys; print(os.getcwd()); print('oops', file=sys.stderr); sys.exit(3)")
+    await runtime.launch(wanted)
+    end = await runtime.wait(wanted.task_id)
+    assert (end.reason, end.exit_code, end.signal, end.killed) == ("exited", 3, None, False)
+    assert printed(runtime, wanted.task_id) == f"{wanted.project_dir}\noops\n"
+    assert wanted.task_id not in runtime.units
+
+
+async def test_a_task_finds_what_it_was_promised_and_nothing_of_the_servers(
+    runtime: TaskRuntime, launch: Callable[..., Launch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_SERVER", "canary")
+    source = (
+        "import os, json; e = os.environ; print(json.load(open(e['K12AI_PARAMS'])));"
+        "print(e['K12AI_OP'], e['K12AI_USER'], e['K12AI_UUID'], e['K12AI_TASK_ID']);"
+        "open(e['K12AI_JOURNAL'], 'a').write('{}\\n'); open('kept', 'w').write('x'); print(sorted(e))"
+    )
+    wanted = launch(source)
+    await runtime.launch(wanted)
+    assert (await runtime.wait(wanted.task_id)).exit_code == 0, printed(runtime, wanted.task_id)
+    out = printed(runtime, wanted.task_id)
+    assert f"{{'n': 1}}\nruncode.start alice p1 {wanted.task_id}" in out
+    assert "SECRET" not in out
+    assert runtime.journal_path(wanted.task_id).read_bytes() == b"{}\n"
+    assert (wanted.project_dir / "kept").read_text() == "x"
+
+
+async def test_a_running_task_is_a_unit_with_figures(
+    runtime: TaskRuntime, launch: Callable[..., Launch]
+) -> None:
+    wanted = launch("print('up', flush=True)\nx = bytearray(50 << 20)\nwhile True: pass")
+    await runtime.launch(wanted)
+    unit = runtime.units[wanted.task_id]
+    assert (unit.short_id, unit.service_name, unit.op) == (wanted.task_id, "k12py", "runcode.start")
+    assert (unit.user, unit.service_uuid) == ("alice", wanted.service_uuid)
+    await up(runtime, wanted.task_id)
+    before = (await runtime.usage())[wanted.task_id]
+    await asyncio.sleep(0.3)
+    after = (await runtime.usage(fresh=True))[wanted.task_id]
+    assert after.cpu_ns > before.cpu_ns
+    assert after.memory_bytes > 30 << 20
+    assert runtime.unit_of(unit.pid) == wanted.task_id
+    assert runtime.unit_of(os.getpid()) is None
+
+
+@pytest.mark.parametrize("beginning", [12, 8])
+async def test_a_task_is_stopped_by_its_id_or_a_beginning_of_it(
+    runtime: TaskRuntime, launch: Callable[..., Launch], beginning: int
+) -> None:
+    wanted = launch(SLEEP, task_id="abcdef012345")
+    await runtime.launch(wanted)
+    assert await runtime.stop("abcdef012345"[:beginning], grace_s=10) == "abcdef012345"
+    assert (await runtime.wait(wanted.task_id)).reason == "stopped"
+    assert await runtime.stop("abcdef012345", grace_s=10) == "abcdef012345", "stopping again says the same"
+
+
+@pytest.mark.parametrize("wanted", ["unknow", "", "*", "abc", "ffffffffffff", "../../etc"])
+async def test_what_names_no_task_is_not_found(runtime: TaskRuntime, wanted: str) -> None:
+    with pytest.raises(ContainerNotFound):
+        await runtime.stop(wanted, grace_s=1)
+
+
+async def test_the_grace_is_kept_and_what_ignores_it_is_killed(
+    runtime: TaskRuntime, launch: Callable[..., Launch]
+) -> None:
+    """B17: exit code 7 after TERM stays 7; who ignores TERM is killed, and that is said."""
+    heeds, ignores = launch(HEEDS_TERM), launch(IGNORES_TERM)
+    for each in (heeds, ignores):
+        await runtime.launch(each)
+        await up(runtime, each.task_id)
+        await runtime.ask_to_stop(each.task_id, 1)
+    end = await runtime.wait(heeds.task_id)
+    assert (end.reason, end.exit_code, end.killed) == ("stopped", 7, False)
+    end = await runtime.wait(ignores.task_id)
+    assert (end.reason, end.killed, list(end.survivors)) == ("stopped", True, [])
+    assert end.oom_kills == 0
+
+
+async def test_nothing_escapes_a_stop(runtime: TaskRuntime, launch: Callable[..., Launch]) -> None:
+    """B20: a session of its own and two forks later it is still the task's."""
+    source = (
+        "import os, time\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        if os.fork() == 0:\n"
+        "            os.execvp('sleep', ['sleep', '4242.4242'])\n"
+        "        os._exit(0)\n"
+        "print('up', flush=True); time.sleep(600)"
+    )
+    wanted = launch(source)
+    await runtime.launch(wanted)
+    await up(runtime, wanted.task_id)
+    await runtime.ask_to_stop(wanted.task_id, 1)
+    assert list((await runtime.wait(wanted.task_id)).survivors) == []
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [each for each in commands if b"4242.4242" in each]
+
+
+@pytest.mark.parametrize("delay_ms", [0, 1, 5, 20, 50, 100])
+async def test_a_stop_while_it_starts_is_a_stop(
+    runtime: TaskRuntime, launch: Callable[..., Launch], delay_ms: int
+) -> None:
+    """B16."""
+    wanted = launch(SLEEP)
+    starting = asyncio.ensure_future(runtime.launch(wanted))
+    while not runtime.has(wanted.task_id):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(delay_ms / 1000)
+    await runtime.ask_to_stop(wanted.task_id, 5)
+    end = await runtime.wait(wanted.task_id)
+    await starting
+    assert end.reason == "stopped"
+    assert wanted.task_id not in runtime.units
+
+
+async def test_its_time_is_over_when_it_is_over(runtime: TaskRuntime, launch: Callable[..., Launch]) -> None:
+    wanted = launch(SLEEP, limits=Limits(wall_time_s=1))
+    await runtime.launch(wanted)
+    assert (await runtime.wait(wanted.task_id)).reason == "timeout"
+
+
+async def test_a_second_launch_starts_nothing(runtime: TaskRuntime, launch: Callable[..., Launch]) -> None:
+    wanted = launch("print('up', flush=True)")
+    await asyncio.gather(*(runtime.launch(wanted) for _ in range(3)))
+    await runtime.wait(wanted.task_id)
+    await runtime.launch(wanted)
+    assert printed(runtime, wanted.task_id) == "up\n"
+
+
+async def test_a_task_outlives_its_server_and_is_found_again(
+    open_runtime: OpenRuntime, launch: Callable[..., Launch]
+) -> None:
+    goes_on, ends = launch(SLEEP), launch("import time; time.sleep(0.5); raise SystemExit(5)")
+    async with open_runtime() as runtime:
+        await runtime.launch(goes_on)
+        await runtime.launch(ends)
+        await up(runtime, goes_on.task_id)
+        pid = runtime.units[goes_on.task_id].pid
+    await asyncio.sleep(1)
+    async with open_runtime() as runtime:
+        assert runtime.has(goes_on.task_id)
+        async with asyncio.timeout(10):
+            while goes_on.task_id not in runtime.units:
+                await asyncio.sleep(0.01)
+        assert runtime.units[goes_on.task_id].pid == pid
+        assert (await runtime.wait(ends.task_id)).exit_code == 5, "what ended meanwhile is collected"
+        await runtime.ask_to_stop(goes_on.task_id, 5)
+        assert (await runtime.wait(goes_on.task_id)).reason == "stopped"
+
+
+async def test_a_task_that_the_runtime_knows_nothing_of_is_lost(runtime: TaskRuntime) -> None:
+    assert not runtime.has("0123456789ab")
+    assert (await runtime.wait("0123456789ab")).reason == "lost"
+
+
+async def test_what_is_left_of_a_task_can_be_removed(
+    runtime: TaskRuntime, launch: Callable[..., Launch]
+) -> None:
+    wanted = launch("print('up')")
+    await runtime.launch(wanted)
+    await runtime.wait(wanted.task_id)
+    await runtime.remove(wanted.task_id)
+    assert not runtime.has(wanted.task_id)
+    assert printed(runtime, wanted.task_id) == ""
+
+
+async def test_memory_above_the_limit_ends_it_and_says_so(
+    runtime: TaskRuntime, launch: Callable[..., Launch]
+) -> None:
+    """B19, as far as this machine can limit memory: the kernel's kill, or Python's own MemoryError."""
+    wanted = launch("x = []\nwhile True: x.append(bytearray(10 << 20))", limits=Limits(memory_bytes=200 << 20))
+    await runtime.launch(wanted)
+    end = await runtime.wait(wanted.task_id)
+    assert (end.oom_kills > 0 and end.signal == 9) or (
+        end.exit_code == 1 and "MemoryError" in printed(runtime, wanted.task_id)
+    )
