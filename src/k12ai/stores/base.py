@@ -65,10 +65,11 @@ class Store(ABC):
         """Return the entry, or none, with its own index; for a missing key, the store's."""
 
     @abstractmethod
-    async def list(self, prefix: str) -> Found:
+    async def list(self, prefix: str, *, after: str = "", limit: int | None = None) -> Found:
         """Return the entries whose key starts with ``prefix``, a plain string prefix.
 
-        The index covers what was deleted below the prefix as well, so it never goes back.
+        With ``after``, those behind that key; with ``limit``, the first so many. The index covers what
+        was deleted below the prefix as well, so it never goes back.
         """
 
     @abstractmethod

@@ -90,11 +90,12 @@ class SqlStore(Store):
 
         return await self._read(work)
 
-    async def list(self, prefix: str) -> Found:
+    async def list(self, prefix: str, *, after: str = "", limit: int | None = None) -> Found:
         """See `Store.list`."""
 
         def work(connection: Connection) -> Found:
-            entries = [Entry(*row) for row in connection.execute(transactions.list_statement(prefix))]
+            rows = connection.execute(transactions.list_statement(prefix, after, limit))
+            entries = [Entry(*row) for row in rows]
             return Found(entries, _prefix_index(connection, prefix))
 
         return await self._read(work)

@@ -208,9 +208,12 @@ def last_index(connection: Connection) -> int:
     return int(connection.execute(_LAST_INDEX).scalar_one())
 
 
-def list_statement(prefix: str) -> Select[str, bytes, int, int, int, int]:
+def list_statement(
+    prefix: str, after: str = "", limit: int | None = None
+) -> Select[str, bytes, int, int, int, int]:
     """Select the entries below a prefix, sorted by key."""
-    return select(*_COLUMNS).where(starts_with(entry.c.key, prefix)).order_by(entry.c.key)
+    statement = select(*_COLUMNS).where(starts_with(entry.c.key, prefix)).order_by(entry.c.key)
+    return (statement.where(entry.c.key > after) if after else statement).limit(limit)
 
 
 def keys_statement(prefix: str) -> Select[str]:

@@ -1,0 +1,325 @@
+"""The task manager: from an intent in the store to an end in the store, and every word in between."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from k12ai.background import Background
+from k12ai.catalogue import CATALOGUE
+from k12ai.errors import K12AIError, TaskNotFound
+from k12ai.runtimes.base import End, Launch, LogPiece, TaskRuntime
+from k12ai.settings import Settings
+from k12ai.stores.base import Store
+from k12ai.task import TASK_ID_DIGITS, Limits, Task, TaskRequest, key_of
+from k12ai.tasks import messages
+from k12ai.tasks.journal import Journal, Line, Piece
+from k12ai.tasks.registry import Registry
+from k12ai.tasks.transitions import STOPPED, advance, ended
+
+TAIL_S = 0.05
+RETRY_S = 1.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class _Life:
+    """A task that has not ended, and who wants it to end."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.changing = asyncio.Lock()  # who changes the task and its record; one at a time, in order
+        self.stop_asked = asyncio.Event()
+        self.grace_s = 0.0
+        self.over = asyncio.Event()
+        self.end_unrecorded: Task | None = None  # how it ended, while the store does not take it
+
+    @property
+    def shown(self) -> Task:
+        """The task as everyone should see it."""
+        return self.end_unrecorded or self.task
+
+
+class _Reader:
+    """How far a task's journal has been read."""
+
+    def __init__(self, journal: Journal | None, offset: int) -> None:
+        self.journal = journal
+        self.offset = offset
+
+    def next(self) -> Piece | None:
+        """Return what is new, None where nothing is."""
+        piece = None if self.journal is None else self.journal.read(self.offset)
+        return None if piece is None or piece.offset == self.offset else piece
+
+
+class TaskManager:
+    """Starts, watches and stops tasks. Leaving its block leaves them running."""
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: TaskRuntime,
+        frameworks: Registry,
+        project_dir: Callable[[str, str], Path],
+        background: Background,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._frameworks = frameworks
+        self._project_dir = project_dir
+        self._background = background
+        self._keep_s = settings.result_retention_s
+        self._task_keep_s = settings.task_retention_s
+        self._defaults = Limits(
+            wall_time_s=settings.task_wall_time_s,
+            memory_bytes=settings.task_memory_bytes,
+            processes=settings.task_processes,
+        )
+        self._places = asyncio.Semaphore(settings.max_tasks)
+        self._lives: dict[str, _Life] = {}
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    async def submit(self, wanted: TaskRequest, *, idempotency_key: str | None = None) -> Task:
+        """Record a task durably and begin to start it; return it as it was recorded.
+
+        With a key that the user sent before, the task of then. Raises `TaskRunning`, and the store's
+        errors.
+        """
+        task = Task(
+            task_id=secrets.token_hex(TASK_ID_DIGITS // 2),
+            user=wanted.user,
+            service_uuid=wanted.service_uuid,
+            framework=wanted.framework,
+            op=wanted.op,
+            key=key_of(wanted.user, wanted.service_uuid, wanted.op),
+            runtime=self._runtime.name,
+            limits=_filled(wanted.limits, self._defaults),
+            params=wanted.params,
+            created_at=datetime.now(UTC),
+        )
+        stored = await self._store.create_task(
+            task, [messages.status(task)], idempotency_key=idempotency_key, keep_s=self._keep_s
+        )
+        if stored.task_id == task.task_id:
+            self._begin(stored)
+        return stored
+
+    async def stop(self, task_id: str, *, grace_s: float) -> Task:
+        """Have a task end and return it once it has; one that has ended already is returned as it is.
+
+        Raises `TaskNotFound`. Cancelling the call does not cancel the stop.
+        """
+        life = self._lives.get(task_id)
+        if life is not None:
+            if not life.stop_asked.is_set() or grace_s < life.grace_s:
+                life.grace_s = grace_s
+                life.stop_asked.set()
+                if life.task.state == "stopping":
+                    await self._runtime.ask_to_stop(task_id, grace_s)
+            await life.over.wait()
+        return await self.task(task_id)
+
+    async def task(self, task_id: str) -> Task:
+        """Return a task. Raises `TaskNotFound`."""
+        life = self._lives.get(task_id)
+        found = life.shown if life is not None else await self._store.task(task_id)
+        if found is None:
+            raise TaskNotFound(task_id)
+        return found
+
+    async def tasks(self, user: str | None, service_uuid: str | None, active: bool | None) -> Sequence[Task]:
+        """Return the tasks that fit, newest first."""
+        return await self._store.tasks(user=user, service_uuid=service_uuid, active=active)
+
+    def running(self, user: str, service_uuid: str, op: str) -> Task:
+        """Return the task that works on a project's op. Raises `TaskNotFound`."""
+        for life in self._lives.values():
+            task = life.task
+            if (task.user, task.service_uuid, task.op) == (user, service_uuid, op):
+                return task
+        raise TaskNotFound(f"{user}/{service_uuid} {op}")
+
+    async def read_log(self, task: Task, offset: int, limit_bytes: int) -> LogPiece:
+        """Return a piece of a task's output."""
+        return await asyncio.to_thread(self._runtime.read_log, task.task_id, offset, limit_bytes)
+
+    # --- living ----------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """Take up what an earlier run of the server left: adopt what runs, collect what has ended."""
+        for task in reversed(await self._store.tasks(active=True, limit=100_000)):
+            log.info("task.adopted", task=task.task_id, state=task.state)
+            self._begin(task)
+
+    async def sweep(self) -> None:
+        """Delete the records and the leftovers of tasks that ended too long ago; projects stay."""
+        for task_id in await self._store.forget_tasks(datetime.now(UTC) - timedelta(seconds=self._task_keep_s)):
+            await self._runtime.remove(task_id)
+
+    def _begin(self, task: Task) -> None:
+        self._lives[task.task_id] = life = _Life(task)
+        self._background.start(f"task-{task.task_id}", self._live(life))
+
+    async def _live(self, life: _Life) -> None:
+        task_id = life.task.task_id
+        async with contextlib.AsyncExitStack() as exits:
+            exits.callback(life.over.set)
+            exits.callback(self._lives.pop, task_id)
+            taken = self._runtime.has(task_id)
+            if not taken and not await self._turn(life, exits):
+                await self._record(life, lambda task: advance(task, "stopped", "stopped_by_user", code=STOPPED))
+                return
+            if life.task.state == "queued":  # else the server died after this record
+                await self._record(life, lambda task: advance(task, "starting"))
+            try:
+                if not taken:
+                    await self._runtime.launch(await self._launch(life.task))
+            except (K12AIError, OSError) as error:  # its framework is gone, its disk is full, …
+                log.warning("task.start_failed", task=task_id, reason=str(error))
+                await self._finish(life, End(reason="start_failed", detail=str(error)))
+            else:
+                await self._watch(life)
+
+    async def _turn(self, life: _Life, exits: contextlib.AsyncExitStack) -> bool:
+        """Wait, first come first served, until one more task may run; False where it is stopped meanwhile."""
+        if self._places.locked():
+            await self._record(life, lambda task: msgspec.structs.replace(task, reason="waiting_cpu"))
+        turn = asyncio.ensure_future(self._places.acquire())
+        stop = asyncio.ensure_future(life.stop_asked.wait())
+        try:
+            await asyncio.wait([turn, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if turn.done():
+                exits.callback(self._places.release)
+            else:
+                turn.cancel()
+        return not life.stop_asked.is_set()
+
+    async def _launch(self, task: Task) -> Launch:
+        framework = self._frameworks.get(task.framework)
+        project_dir = await asyncio.to_thread(self._project_dir, task.user, task.service_uuid)
+        return Launch(
+            task_id=task.task_id,
+            user=task.user,
+            service_uuid=task.service_uuid,
+            framework=task.framework,
+            op=task.op,
+            arguments=tuple(framework.command(task.op)),
+            params=msgspec.json.encode(task.params),
+            project_dir=project_dir,
+            limits=task.limits,
+            account_number=await self._store.account_number(task.user),
+            network=framework.network,
+        )
+
+    async def _watch(self, life: _Life) -> None:
+        """Pass on what a task says until it has ended, then how it ended."""
+        task_id = life.task.task_id
+        if life.task.state == "starting":
+            await self._record(life, lambda task: advance(task, "running"))
+        journal = Journal.open(self._runtime.journal_path(task_id))
+        reader = _Reader(journal, await self._store.journal_offset(task_id))
+        has_ended = asyncio.Event()
+        try:
+            async with Background() as helpers:
+                helpers.start(f"stop-{task_id}", self._pass_on_stop(life))
+                tail = helpers.start(f"journal-{task_id}", self._tail(life, reader, has_ended))
+                end = await self._runtime.wait(task_id)
+                has_ended.set()
+                await tail  # not cancelled: what it has handed to the store must not be read again
+            await self._finish(life, end, reader)
+        finally:
+            if journal is not None:
+                journal.close()
+
+    async def _pass_on_stop(self, life: _Life) -> None:
+        if life.task.state != "stopping":
+            await life.stop_asked.wait()
+        # First the deed, then the record: a full disk must not keep anybody from stopping.
+        await self._runtime.ask_to_stop(life.task.task_id, life.grace_s)
+        if life.task.state != "stopping":
+            await self._record(life, lambda task: advance(task, "stopping", "stopped_by_user"))
+
+    async def _finish(self, life: _Life, end: End, reader: _Reader | None = None) -> None:
+        """Record the end behind the last word; while the store is full or away, try again until it is written.
+
+        Meanwhile everyone is told: whoever stops a task on a full disk must not wait for the disk.
+        """
+        while True:
+            try:
+                if reader is not None:
+                    await self._absorb(life, reader)
+                task = ended(life.task, end)
+                explained = task.state != "failed" or life.task.code is not None
+                said = [] if explained else [messages.ended_badly(task)]
+                await self._store.record_task(task, [*said, messages.status(task)], keep_s=self._keep_s)
+            except K12AIError as error:
+                log.warning("task.record_retry", task=life.task.task_id, reason=str(error))
+                life.end_unrecorded = ended(life.task, end)
+                life.over.set()
+                await asyncio.sleep(RETRY_S)
+            else:
+                life.task = task
+                log.info("task.ended", task=task.task_id, state=task.state, reason=task.reason)
+                return
+
+    async def _tail(self, life: _Life, reader: _Reader, has_ended: asyncio.Event) -> None:
+        """Absorb the journal again and again until the task has ended."""
+        loop = asyncio.get_running_loop()
+        while not has_ended.is_set():
+            try:
+                await self._absorb(life, reader)
+            except K12AIError as error:
+                log.warning("task.journal_waits", task=life.task.task_id, reason=str(error))
+            # All tasks at the same beats: one waking of the process for all of them.
+            beat = (loop.time() // TAIL_S + 1) * TAIL_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(beat):
+                    await has_ended.wait()
+
+    async def _absorb(self, life: _Life, reader: _Reader) -> None:
+        """Make messages of what the journal has got since the last time."""
+        while (piece := reader.next()) is not None:
+            said = [messages.of_line(life.task, line) for line in piece.lines]
+            if piece.bad:
+                said.append(messages.unreadable_lines(life.task, piece.bad))
+            code = _last_code(piece.lines)
+            async with life.changing:
+                task = life.task if code is None else msgspec.structs.replace(life.task, code=code)
+                await self._store.record_task(task, said, journal_offset=piece.offset, keep_s=self._keep_s)
+                life.task = task
+            reader.offset = piece.offset
+
+    async def _record(self, life: _Life, change: Callable[[Task], Task]) -> None:
+        """Write a task's next state; while the store is full or away, try again until it is written."""
+        async with life.changing:
+            task = change(life.task)
+            while True:
+                try:
+                    await self._store.record_task(task, [messages.status(task)], keep_s=self._keep_s)
+                except K12AIError as error:
+                    log.warning("task.record_retry", task=task.task_id, reason=str(error))
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    life.task = task
+                    return
+
+
+def _filled(limits: Limits, defaults: Limits) -> Limits:
+    given = {name: value for name in Limits.__struct_fields__ if (value := getattr(limits, name)) is not None}
+    return msgspec.structs.replace(defaults, **given)
+
+
+def _last_code(lines: Sequence[Line]) -> int | None:
+    """Return the code of the last error that the program reported; its word, so it is checked."""
+    codes = (line.data.get("code") for line in reversed(lines) if line.type == "error")
+    return next((code for code in codes if isinstance(code, int) and code in CATALOGUE), None)
