@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 from k12ai._version import __version__
 
 if TYPE_CHECKING:
-    from k12ai.client import Client, RequestRefused, ServerUnreachable
+    from k12ai.client import Client, RequestRefused, ServerUnreachable, TaskFailed
 
-__all__ = ["Client", "RequestRefused", "ServerUnreachable", "__version__"]
+__all__ = ["Client", "RequestRefused", "ServerUnreachable", "TaskFailed", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, because the server and the tasks import this package too and need no HTTP client.
-    if name in ("Client", "RequestRefused", "ServerUnreachable"):
+    if name in ("Client", "RequestRefused", "ServerUnreachable", "TaskFailed"):
         from k12ai import client
 
         return getattr(client, name)

@@ -1,4 +1,4 @@
-"""``k12ai``: serve, stats, stop.
+"""``k12ai``: serve, stats, submit, ps, logs, stop, frameworks.
 
 Exit codes: 0 done, 1 the server said no (its words on standard error), 2 wrong usage, 3 the server
 cannot be reached.
@@ -87,6 +87,13 @@ def serve(
     allowed_hosts: Annotated[list[str] | None, _option("allowed_hosts")] = None,
     allowed_origins: Annotated[list[str] | None, _option("allowed_origins")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
+    max_tasks: Annotated[int | None, _option("max_tasks")] = None,
+    task_wall_time_s: Annotated[int | None, _option("task_wall_time_s")] = None,
+    task_memory_bytes: Annotated[int | None, _option("task_memory_bytes")] = None,
+    task_processes: Annotated[int | None, _option("task_processes")] = None,
+    task_retention_s: Annotated[int | None, _option("task_retention_s")] = None,
+    max_file_bytes: Annotated[int | None, _option("max_file_bytes")] = None,
+    max_project_bytes: Annotated[int | None, _option("max_project_bytes")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
     log_format: Annotated[str | None, _option("log_format")] = None,
     config: Annotated[
@@ -133,6 +140,75 @@ def stop(
     """Stop a container, and return when it is gone."""
     with Client(server, language=language()) as client:
         sys.stdout.write(client.stop(container_id, grace_s=grace) + "\n")
+
+
+@app.command()
+def submit(
+    framework: Annotated[str, typer.Argument(help="What to run; see 'k12ai frameworks'.")],
+    op: Annotated[str, typer.Argument(help="train, evaluate, predict or runcode.")],
+    project: Annotated[str, typer.Option("--project", "-p", help="The project it works on.")] = "default",
+    user: Annotated[str | None, typer.Option(help="Whose project; your own where it is not given.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-P", metavar="NAME=VALUE", help="A parameter; model.name=knn reaches inside."),
+    ] = None,
+    params: Annotated[Path | None, typer.Option(help="A file with the parameters as JSON.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and do not wait.")] = False,
+    server: Server = None,
+) -> None:
+    """Start a task, show how far it is, and print its result."""
+    from k12ai.cli import tasks as view
+
+    try:
+        given = view.params_of(params, param or [])
+    except view.BadParam as error:
+        _leave(EXIT_USAGE, str(error))
+    full_op = op if op.endswith(".start") else f"{op}.start"
+    with Client(server, language=language()) as client:
+        handle = client.submit(framework, full_op, project, given, user=user)
+        if detach:
+            sys.stdout.write(handle.task_id + "\n")
+            return
+        sys.exit(view.follow(handle))
+
+
+@app.command()
+def ps(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Also those that have ended.")] = False,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Only this user's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: Server = None,
+) -> None:
+    """List the tasks that run or wait."""
+    from k12ai.cli import tasks as view
+
+    with Client(server, language=language()) as client:
+        view.show_tasks(client, everything=everything, user=user, as_json=as_json)
+
+
+@app.command()
+def logs(
+    task_id: Annotated[str, typer.Argument(metavar="ID", help="The task's 12 digits.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
+    server: Server = None,
+) -> None:
+    """Print what a task has printed."""
+    with Client(server, language=language()) as client:
+        for piece in client.logs(task_id, follow=follow):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+
+@app.command()
+def frameworks(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: Server = None,
+) -> None:
+    """List what tasks can run."""
+    from k12ai.cli import tasks as view
+
+    with Client(server, language=language()) as client:
+        view.show_frameworks(client, as_json=as_json)
 
 
 if __name__ == "__main__":

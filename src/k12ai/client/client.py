@@ -1,31 +1,35 @@
 """A synchronous client, because its users sit in notebooks and shells."""
 
 import base64
-import ipaddress
+import codecs
 import os
 import re
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import httpx
 import msgspec
 from msgspec import Struct
 
+from k12ai.client.connection import TIMEOUT_S, TRANSFER_S, Connection
 from k12ai.client.errors import RequestRefused, ServerUnreachable
+from k12ai.client.tasks import TaskHandle
 from k12ai.models import DEFAULT_GRACE_S, PLATFORM, StatsMessage
+from k12ai.task import FrameworkInfo, Limits, Messages, MessageType, Task, TaskRequest
 from k12ai.texts import Language
 
 DEFAULT_SERVER_URL = "http://127.0.0.1:8119"
-TIMEOUT_S = 30.0
 # One blocking read; a longer wait is made of several, so that a dead connection is noticed.
 LONGEST_READ_S = 60.0
 RETRY_S = 1.0
 
 _STATS = "k12ai/platform/stats"
 _CONTROL = "k12ai/platform/control"
+FilePath = str | os.PathLike[str]
+
 _NOT_AN_IDENTIFIER = re.compile(r"[^A-Za-z0-9._@-]")
 
 
@@ -41,6 +45,14 @@ class _Entry(Struct, rename="pascal"):
     key: str
     value: str | None
     modify_index: int
+
+
+class _Tasks(Struct):
+    tasks: list[Task]
+
+
+class _Frameworks(Struct):
+    frameworks: list[FrameworkInfo]
 
 
 _entries_decoder = msgspec.json.Decoder(list[_Entry])
@@ -59,20 +71,7 @@ class Client:
     ) -> None:
         self.server_url = (server_url or os.environ.get("K12AI_SERVER_URL") or DEFAULT_SERVER_URL).rstrip("/")
         token = token or os.environ.get("K12AI_TOKEN")
-        headers: dict[str, str] = {"Accept-Language": language}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        try:
-            self._http = httpx.Client(
-                base_url=self.server_url,
-                headers=headers,
-                timeout=TIMEOUT_S,
-                verify=self.server_url.startswith("https:"),  # loading certificates takes longer than an answer
-                # A school's proxy cannot reach a server on this machine.
-                trust_env=not _is_loopback(self.server_url),
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ServerUnreachable(self.server_url, str(error)) from None
+        self._wire = Connection(self.server_url, token, language)
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +83,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._wire.close()
 
     def stats(self, *parts: str) -> StatsMessage:
         """Return the latest figures of the named parts.
@@ -104,7 +103,7 @@ class Client:
     def post(self, uri: str, body: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
         """Post a request and return the answer's body as it is, good or bad."""
         content = msgspec.json.encode(body)
-        response = self._send("POST", f"/{uri.lstrip('/')}", content=content, timeout_s=timeout_s)
+        response = self._wire.send("POST", f"/{uri.lstrip('/')}", content=content, timeout_s=timeout_s)
         try:
             answer = msgspec.json.decode(response.content)
         except msgspec.DecodeError:
@@ -139,13 +138,143 @@ class Client:
     def delete(self, key: str) -> None:
         """Delete the key and everything below it, by path segment."""
         base = key.strip("/")
-        self._send("DELETE", _kv_path(base))
-        self._send("DELETE", _kv_path(base + "/"), params={"recurse": ""})
+        self._wire.send("DELETE", _kv_path(base))
+        self._wire.send("DELETE", _kv_path(base + "/"), params={"recurse": ""})
 
     def delete_version(self, stored: StoredValue) -> bool:
         """Delete a key unless it has been written again since; return whether it is gone."""
-        response = self._send("DELETE", _kv_path(stored.key), params={"cas": str(stored.modify_index)})
+        response = self._wire.send("DELETE", _kv_path(stored.key), params={"cas": str(stored.modify_index)})
         return response.content == b"true"
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        framework: str,
+        op: str,
+        service_uuid: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        user: str | None = None,
+        limits: Limits | None = None,
+        idempotency_key: str | None = None,
+    ) -> TaskHandle:
+        """Start a task for a project and return its handle; it goes on whether anybody watches or not.
+
+        With an ``idempotency_key``, sending it again returns the task of the first time.
+        """
+        wanted = TaskRequest(
+            framework, op, user or local_user(), service_uuid, dict(params or {}), limits or Limits()
+        )
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return TaskHandle(self, self._wire.resource("POST", "tasks", Task, body=wanted, headers=headers))
+
+    def task(self, task_id: str) -> Task:
+        """Return a task."""
+        return self._wire.resource("GET", f"tasks/{_quoted(task_id)}", Task)
+
+    def handle(self, task_id: str) -> TaskHandle:
+        """Return the handle of a task that somebody has submitted."""
+        return TaskHandle(self, self.task(task_id))
+
+    def tasks(
+        self, *, user: str | None = None, service_uuid: str | None = None, active: bool | None = None
+    ) -> list[Task]:
+        """Return the tasks that fit, newest first."""
+        params = {"user": user, "service_uuid": service_uuid}
+        asked = {name: value for name, value in params.items() if value is not None}
+        if active is not None:
+            asked["active"] = "true" if active else "false"
+        return self._wire.resource("GET", "tasks", _Tasks, params=asked).tasks
+
+    def stop_task(self, task_id: str, *, grace_s: int = DEFAULT_GRACE_S) -> Task:
+        """Stop a task and return it once it has ended."""
+        params = {"timeout": str(grace_s)}
+        path = f"tasks/{_quoted(task_id)}/stop"
+        return self._wire.resource("POST", path, Task, params=params, timeout_s=grace_s + TIMEOUT_S)
+
+    def messages(
+        self, task_id: str, after: int = 0, *, types: Sequence[MessageType] = (), wait_s: float = 0.0
+    ) -> Messages:
+        """Return what a task said behind the cursor ``after``; waits up to ``wait_s`` for the first."""
+        params = {"after": str(after), "wait": f"{wait_s:g}", **({"type": ",".join(types)} if types else {})}
+        path = f"tasks/{_quoted(task_id)}/messages"
+        return self._wire.resource("GET", path, Messages, params=params, timeout_s=wait_s + TIMEOUT_S)
+
+    def logs(self, task_id: str, *, follow: bool = False) -> Iterator[str]:
+        """Yield what a task prints, in pieces; with ``follow``, until it has ended."""
+        params = {"follow": "true" if follow else "false"}
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        with self._wire.stream("GET", f"/api/v1/tasks/{_quoted(task_id)}/logs", params=params) as response:
+            for piece in response.iter_raw():
+                yield decoder.decode(piece)
+
+    def frameworks(self) -> list[FrameworkInfo]:
+        """Return what tasks can run here."""
+        return self._wire.resource("GET", "frameworks", _Frameworks).frameworks
+
+    def schema(self, framework: str, op: str) -> dict[str, Any]:
+        """Return the JSON Schema of an op's parameters."""
+        body = {"op": op, "user": local_user(), "service_name": framework, "service_uuid": "client"}
+        schema: dict[str, Any] = self._checked("k12ai/framework/schema", body)
+        return schema
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def upload(
+        self,
+        file: str | os.PathLike[str],
+        service_uuid: str,
+        path: str | None = None,
+        *,
+        user: str | None = None,
+    ) -> None:
+        """Put a file into a project, under its own name where no ``path`` is given."""
+        source = Path(file)
+        target = self._file_url(user, service_uuid, path or source.name)
+        with source.open("rb") as content:
+            headers = {"Content-Type": "application/octet-stream"}
+            self._wire.checked(
+                self._wire.send("PUT", target, content=content, headers=headers, timeout_s=TRANSFER_S)
+            )
+
+    def download(
+        self,
+        path: str,
+        service_uuid: str,
+        file: str | os.PathLike[str] | None = None,
+        *,
+        user: str | None = None,
+    ) -> Path:
+        """Fetch a file of a project, into one of the same name where none is given; return where it is."""
+        target = Path(file if file is not None else Path(path).name)
+        partial = target.with_name(f".{target.name}.part")
+        try:
+            with (
+                self._wire.stream("GET", self._file_url(user, service_uuid, path)) as response,
+                partial.open("wb") as out,
+            ):
+                for piece in response.iter_raw():
+                    out.write(piece)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def files(self, service_uuid: str, *, user: str | None = None) -> list[dict[str, Any]]:
+        """Return the files of a project: ``path``, ``kind``, ``size``, ``modified_at``."""
+        url = self._file_url(user, service_uuid, "").rstrip("/")
+        response = self._wire.checked(self._wire.send("GET", url, params={"recurse": ""}))
+        entries: list[dict[str, Any]] = msgspec.json.decode(response.content)["entries"]
+        return entries
+
+    def delete_file(self, path: str, service_uuid: str, *, user: str | None = None) -> None:
+        """Delete a file of a project, or a directory with all that is in it."""
+        self._wire.checked(self._wire.send("DELETE", self._file_url(user, service_uuid, path)))
+
+    def _file_url(self, user: str | None, service_uuid: str, path: str) -> str:
+        place = f"{_quoted(user or local_user())}/{_quoted(service_uuid)}"
+        return f"/api/v1/projects/{place}/files/{urllib.parse.quote(path)}"
 
     def _read_once(self, key: str, index: int, left_s: float) -> tuple[list[StoredValue], int]:
         base = key.strip("/")
@@ -154,7 +283,7 @@ class Client:
         wait_s = min(max(left_s, 0.0), LONGEST_READ_S) * 16 / 17
         if index and wait_s > 0:
             params |= {"index": str(index), "wait": f"{max(1, int(wait_s * 1000))}ms"}
-        response = self._send("GET", _kv_path(base), params=params, timeout_s=LONGEST_READ_S + TIMEOUT_S)
+        response = self._wire.send("GET", _kv_path(base), params=params, timeout_s=LONGEST_READ_S + TIMEOUT_S)
         try:
             latest = int(response.headers["X-Consul-Index"])
             entries = _entries_decoder.decode(response.content) if response.status_code == 200 else []
@@ -183,26 +312,6 @@ class Client:
             "service_params": params,
         }
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes | None = None,
-        params: Mapping[str, str] | None = None,
-        timeout_s: float = TIMEOUT_S,
-    ) -> httpx.Response:
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        try:
-            response = self._http.request(
-                method, path, content=content, params=params, headers=headers, timeout=timeout_s
-            )
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ServerUnreachable(self.server_url, str(error) or type(error).__name__) from None
-        if path.startswith("/v1/") and response.status_code not in (200, 404):
-            raise RequestRefused(999999, f"HTTP {response.status_code}", response.text)
-        return response
-
 
 def local_user() -> str:
     """Return the name of whoever runs this program, in the characters that the platform allows."""
@@ -215,6 +324,10 @@ def local_user() -> str:
     return _NOT_AN_IDENTIFIER.sub("_", name)[:64].strip(".") or "user"
 
 
+def _quoted(segment: str) -> str:
+    return urllib.parse.quote(segment, safe="@")
+
+
 def _kv_path(key: str) -> str:
     return "/v1/kv/" + urllib.parse.quote(key, safe="/@")
 
@@ -225,14 +338,3 @@ def _decoded(value: str | None) -> Any:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return content.decode("utf-8", errors="replace")
-
-
-def _is_loopback(url: str) -> bool:
-    """Whether the address is this machine's; raises ValueError for what is no address."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
