@@ -87,6 +87,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_pages_name_only_settings_that_exist(page: Path) -> None:
     known = {settings.environment_name(name) for name in Settings.__struct_fields__}
     known |= {"K12AI_SERVER_URL", "K12AI_TOKEN", "K12AI_CONFIG"}
+    known |= {f"K12AI_{name}" for name in ("JOURNAL", "PARAMS", "OP", "USER", "UUID", "TASK_ID")}  # a task's
     assert set(re.findall(r"K12AI_[A-Z_]+[A-Z]", page.read_text())) <= known
 
 

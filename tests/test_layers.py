@@ -10,14 +10,15 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 # What each part may import of this package, besides itself and what is below.
-BASE = {"_version", "texts", "catalogue", "errors", "settings", "models"}
+BASE = {"_version", "texts", "catalogue", "errors", "settings", "models", "task"}
 TOOLS = {"worker", "background"}
 ALLOWED = {
     "texts": set(),
     "catalogue": {"texts"},
     "errors": {"texts", "catalogue"},
-    "settings": {"texts"},
-    "models": {"texts", "catalogue"},
+    "task": set(),
+    "settings": {"texts", "task"},
+    "models": {"texts", "catalogue", "task"},
     "worker": set(),
     "background": {"errors"},
     "closing": BASE,
@@ -29,8 +30,16 @@ ALLOWED = {
     "control": BASE | {"runtimes"},
     "platform": BASE | {"control", "envelope", "monitor"},
     "deferred": BASE | TOOLS | {"stores"},
-    "api": BASE | TOOLS | {"closing", "deferred", "envelope", "monitor", "platform", "stores"},
-    "client": {"texts", "catalogue", "models"},
+    "projects": BASE,
+    "report": {"explain"},
+    "explain": {"texts", "catalogue"},
+    "frameworks": {"texts", "errors", "report", "explain"},
+    "tasks": BASE | TOOLS | {"closing", "explain", "frameworks", "projects", "runtimes", "stores"},
+    "framework": BASE | {"envelope", "frameworks", "runtimes", "tasks"},
+    "api": BASE
+    | TOOLS
+    | {"closing", "deferred", "envelope", "framework", "monitor", "platform", "projects", "stores", "tasks"},
+    "client": {"texts", "catalogue", "models", "task"},
 }
 CLIENT_SIDE = ("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12libs.utils.nb_easy")
 SERVER_ONLY = (

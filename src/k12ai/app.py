@@ -5,23 +5,33 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from k12ai.api.application import application, guarded
+from k12ai.api.application import Routes, application, guarded
+from k12ai.api.files import FilesRoutes
+from k12ai.api.framework import FrameworkRoutes
 from k12ai.api.kv import KvRoutes
 from k12ai.api.metrics import registry_of
 from k12ai.api.observe import HttpCounts
 from k12ai.api.pages import Pages
 from k12ai.api.platform import PlatformRoutes
+from k12ai.api.tasks import TaskRoutes
 from k12ai.api.wire import HttpApp
 from k12ai.background import Background, every
 from k12ai.closing import Closing
 from k12ai.control import Control
 from k12ai.deferred import Deferred
+from k12ai.framework import FrameworkService
 from k12ai.monitor.monitor import Monitor
 from k12ai.platform import Platform
+from k12ai.projects import ProjectFiles
 from k12ai.runtimes.base import Runtime
 from k12ai.runtimes.docker import DockerRuntime
+from k12ai.runtimes.process import ProcessRuntime
+from k12ai.runtimes.walls import say_walls
 from k12ai.settings import Settings
 from k12ai.stores.sql import SqlStore
+from k12ai.tasks.feed import Feed
+from k12ai.tasks.manager import TaskManager
+from k12ai.tasks.registry import Registry
 
 SWEEP_S = 600.0
 
@@ -40,22 +50,44 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
     A part that is configured and cannot start stops the server; an Engine that is away does not,
     because it can come back.
     """
+    data_dir = Path(settings.data_dir)
+    files = ProjectFiles(
+        data_dir, max_file_bytes=settings.max_file_bytes, max_project_bytes=settings.max_project_bytes
+    )
     async with (
-        SqlStore(Path(settings.data_dir)) as store,
+        SqlStore(data_dir) as store,
         DockerRuntime(settings.docker_host, relist_s=settings.engine_relist_s) as docker,
-        Monitor(_runtimes(docker), interval_s=settings.sample_interval_s) as monitor,
+        ProcessRuntime(data_dir) as process,
+        Monitor(_runtimes(docker, process), interval_s=settings.sample_interval_s) as monitor,
         Background() as background,
     ):
-        platform = Platform(monitor, Control(_runtimes(docker)))
+        platform = Platform(monitor, Control(_runtimes(docker, process)))
         deferred = Deferred(store, background, platform.perform, keep_s=settings.result_retention_s)
         await deferred.resume()
+        registry = Registry.installed()
+        tasks = TaskManager(store, process, registry, files.project_dir, background, settings)
+        await tasks.resume()
+        file_routes = FilesRoutes(files)
+        background.start("clear-uploads", file_routes.clear_leftovers())
         background.keep_running("sweep", lambda: every(SWEEP_S, store.sweep))
+        background.keep_running("sweep-tasks", lambda: every(SWEEP_S, tasks.sweep))
+        say_walls(process.walls)
 
         counts = HttpCounts()
         kv = KvRoutes(store, closing)
         pages = Pages(monitor, closing, registry_of(monitor, counts, docker.engine.calls))
-        routes = PlatformRoutes(platform, deferred, closing, max_body_bytes=settings.max_body_bytes)
-        yield Apps(application(settings, counts, routes, kv, pages), guarded(kv, settings, counts))
+        limit = settings.max_body_bytes
+        service = FrameworkService(tasks, registry)
+        resources = TaskRoutes(service, Feed(store, closing), monitor, closing)
+        routes = Routes(
+            published={
+                **PlatformRoutes(platform, deferred, closing, max_body_bytes=limit).routes(),
+                **FrameworkRoutes(service, closing, max_body_bytes=limit).routes(),
+            },
+            mounts=[kv, file_routes],
+            handlers=[*pages.handlers(), *resources.handlers()],
+        )
+        yield Apps(application(settings, counts, routes), guarded(kv.handle, settings, counts))
 
 
 def _runtimes(*runtimes: Runtime) -> Sequence[Runtime]:

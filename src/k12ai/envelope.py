@@ -7,9 +7,17 @@ from typing import Any, TypeVar
 import msgspec
 
 from k12ai.errors import InvalidValue, K12AIError, MalformedJson, MissingField, ServiceNotFound
-from k12ai.models import MAX_GRACE_S, SERVICES, PlatformRequest, StatsParams, StopParams
+from k12ai.models import (
+    MAX_GRACE_S,
+    SERVICES,
+    FrameworkRequest,
+    PlatformRequest,
+    StatsParams,
+    StopParams,
+)
 from k12ai.texts import Text
 
+B = TypeVar("B")
 P = TypeVar("P", StatsParams, StopParams)
 
 _IDENTIFIER = Text(
@@ -32,6 +40,10 @@ _EXPECTED: Mapping[str, Text] = {
     "containers": _FLAG,
     "nodes": _FLAG,
     "users": _FLAG,
+    "limits": Text(
+        "an object with wall_time_s, memory_bytes, processes, each a whole number within its range",
+        "包含 wall_time_s、memory_bytes、processes（均为允许范围内的整数）的对象",
+    ),
     "id": Text("a string of at most 256 characters", "不超过 256 个字符的字符串"),
     "timeout": Text(
         f"a whole number of seconds from 0 to {MAX_GRACE_S}", f"从 0 到 {MAX_GRACE_S} 的整数（秒）"
@@ -46,20 +58,49 @@ _PLACE = re.compile(r"at `\$\.(\w+)")
 
 def decode_request(body: bytes, ops: Iterable[str]) -> PlatformRequest:
     """Return the envelope; raise the error of the tree that names the first thing wrong with it."""
+    request = decode_body(body, PlatformRequest)
+    if request.service_name not in SERVICES:
+        raise ServiceNotFound(SERVICES)
+    _require_op(request.op, ops)
+    return request
+
+
+def decode_framework_request(body: bytes, ops: Iterable[str]) -> FrameworkRequest:
+    """Return the envelope of a framework's request; which frameworks there are is the registry's to know."""
+    request = decode_body(body, FrameworkRequest)
+    _require_op(request.op, ops)
+    return request
+
+
+def decode_body(body: bytes, kind: type[B]) -> B:
+    """Return a body as ``kind``; raise the error of the tree that names the first thing wrong with it."""
     try:
         # In two steps: decoding straight into the class would skip unknown fields without looking
         # whether they are strict JSON.
-        request = msgspec.convert(msgspec.json.decode(body), PlatformRequest)
+        return msgspec.convert(msgspec.json.decode(body), kind)
     except msgspec.ValidationError as error:
         raise _explain(error, "") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedJson from None
-    if request.service_name not in SERVICES:
-        raise ServiceNotFound(SERVICES)
-    if request.op not in ops:
-        names = ", ".join(repr(op) for op in ops)
+
+
+def decode_object(params: dict[str, Any] | str | None, kind: type[InvalidValue]) -> dict[str, Any]:
+    """Return ``service_params`` as an object, which a string may hold; absent ones are an empty one."""
+    try:
+        decoded = msgspec.json.decode(params) if isinstance(params, str) else params
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        decoded = False
+    if decoded is None:
+        return {}
+    if not isinstance(decoded, dict):
+        raise kind("service_params", _EXPECTED["service_params"])
+    return decoded
+
+
+def _require_op(op: str, ops: Iterable[str]) -> None:
+    if op not in ops:
+        names = ", ".join(repr(each) for each in ops)
         raise InvalidValue("op", Text(f"one of {names}", f"以下之一：{names}"))
-    return request
 
 
 def decode_params(params: dict[str, Any] | str | None, kind: type[P]) -> P:

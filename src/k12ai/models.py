@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from k12ai.catalogue import CATALOGUE
+from k12ai.task import Limits
 from k12ai.texts import Language
 
 ENVELOPE_VERSION = "0.1.0"
@@ -104,6 +105,17 @@ class PlatformRequest(Struct, frozen=True):
     service_uuid: Identifier
     is_async: bool = msgspec.field(name="async", default=False)
     service_params: dict[str, Any] | str | None = None
+
+
+class FrameworkRequest(Struct, frozen=True):
+    """The envelope of every request under ``/k12ai/framework``."""
+
+    op: Annotated[str, Meta(description="'train.start', 'train.stop', and so for evaluate, predict, runcode")]
+    user: Identifier
+    service_name: Annotated[str, Meta(description="the framework: 'k12ml', 'k12py', …")]
+    service_uuid: Identifier
+    service_params: dict[str, Any] | str | None = None
+    limits: Limits | None = None
 
 
 # --- what the platform measures ------------------------------------------------------------------

@@ -38,10 +38,13 @@ def serve(settings: Settings) -> None:
     os.umask(0o077)  # what is written is its owner's alone
     _raise_file_limit()
     # The sockets first: a port that is taken must not cost the opening of everything else.
-    sockets = [_listen(settings.host, settings.port, "port")]
-    if settings.kv_port is not None:
-        sockets.append(_listen(settings.host, settings.kv_port, "kv_port"))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    wanted = {"port": settings.port} | ({} if settings.kv_port is None else {"kv_port": settings.kv_port})
+    with contextlib.ExitStack() as exits:
+        sockets = [
+            exits.enter_context(contextlib.closing(_listen(settings.host, port, setting)))
+            for setting, port in wanted.items()
+        ]
+        runner = exits.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
         runner.run(_serve(settings, sockets))
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from k12ai.task import MAX_WALL_TIME_S
 from k12ai.texts import Text
 
 DEFAULT_PORT = 8119
@@ -84,6 +85,32 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[str, ...],
         Meta(description="Origins of web pages, such as http://localhost:8888, that may send requests."),
     ] = ()
+    max_tasks: Annotated[
+        Annotated[int, Meta(ge=1)],
+        Meta(description="Tasks that run at once; the others wait their turn. By default one a processor."),
+    ] = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
+    task_wall_time_s: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_WALL_TIME_S)],
+        Meta(description="Seconds that a task may run where it does not ask for less or more."),
+    ] = 4 * 3600
+    task_memory_bytes: Annotated[
+        Annotated[int, Meta(ge=64 << 20)] | None,
+        Meta(description="Memory that a task may use where it does not ask for an amount; none: no limit."),
+    ] = None
+    task_processes: Annotated[
+        Annotated[int, Meta(ge=8)],
+        Meta(description="Processes and threads that a task may have at once, where that can be limited."),
+    ] = 1024
+    task_retention_s: Annotated[
+        Annotated[int, Meta(ge=1, le=10 * 365 * 24 * 3600)],
+        Meta(description="Seconds that the record and the output of a task are kept after its end."),
+    ] = 30 * 24 * 3600
+    max_file_bytes: Annotated[Annotated[int, Meta(ge=1024)], Meta(description="Largest file of a project.")] = (
+        2 * 1024**3
+    )
+    max_project_bytes: Annotated[
+        Annotated[int, Meta(ge=1024)], Meta(description="Most that the files of one project may take together.")
+    ] = 10 * 1024**3
     max_body_bytes: Annotated[
         Annotated[int, Meta(ge=1024)],
         Meta(description="Largest request body outside of the key-value store."),
@@ -226,7 +253,11 @@ def _convert(values: Mapping[str, object]) -> Settings:
 
 def described() -> list[tuple[str, str, str]]:
     """Return name, default and help of every setting."""
-    computed = {"data_dir": "~/.local/share/k12ai", "docker_host": DEFAULT_DOCKER_HOST}
+    computed = {
+        "data_dir": "~/.local/share/k12ai",
+        "docker_host": DEFAULT_DOCKER_HOST,
+        "max_tasks": "processors",
+    }
     rows = []
     for field in msgspec.structs.fields(Settings):
         default = computed.get(field.name, field.default)

@@ -4,7 +4,7 @@ The same class is the stored record, the HTTP body and the value a client gets. 
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta, Struct
@@ -75,17 +75,59 @@ class Task(Struct, frozen=True, kw_only=True):
         return self.state in ENDED
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """Something that a task, or the platform about it, says under its key.
+class StartedMessage(Struct, frozen=True):
+    """The ``message`` of the published answer to a start or a stop."""
 
-    ``sequence`` orders all messages of the store; ``body`` is what was said.
+    task_id: str
+    key: str
+    state: TaskState
+
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        """Return what is said of a task."""
+        return cls(task.task_id, task.key, task.state)
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """Something that a task, or the platform about it, said.
+
+    ``sequence`` orders all messages of the store and is the cursor to go on from; ``timestamp`` is
+    milliseconds since the epoch; ``body`` is what was said.
     """
 
-    key: str
+    task_id: str
     type: MessageType
     sequence: int
     timestamp: int
     body: Any
+
+
+class Messages(Struct, frozen=True):
+    """Messages of a task in order, and the cursor behind the last one."""
+
+    messages: list[Message]
+    cursor: int
+
+
+class TaskRequest(Struct, frozen=True):
+    """What the modern interface takes to start a task."""
+
+    framework: str
+    op: str
+    user: str
+    service_uuid: str
+    params: dict[str, Any] = {}
+    limits: Limits = Limits()
+
+
+class FrameworkInfo(Struct, frozen=True):
+    """A framework as clients see it; ``install`` says what to do where it cannot run yet."""
+
+    name: str
+    title: str
+    ops: list[str]
+    installed: bool
+    install: str
 
 
 def key_of(user: str, service_uuid: str, op: str) -> str:

@@ -119,7 +119,7 @@ class KvRoutes:
         path = scope["raw_path"]
         return path == _ROOT or path.startswith(_ROOT + b"/")
 
-    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if self.serves(scope):
             await self._answer(scope, receive, send)
