@@ -18,6 +18,7 @@ from benchmarks import (
     rows_memory,
     rows_monitor,
     rows_store,
+    rows_tasks,
     rows_throughput,
 )
 from benchmarks.bench import FULL, QUICK, Bench, generator
@@ -48,6 +49,11 @@ MEASUREMENTS = (
     Measurement(rows_store.CROWD, rows_store.crowd),
     Measurement(rows_kv.PUTS, rows_kv.puts),
     Measurement(rows_kv.GETS, rows_kv.gets),
+    Measurement(rows_tasks.STARTING, rows_tasks.starting),
+    Measurement(rows_tasks.SUBMITS, rows_tasks.submits),
+    Measurement(rows_tasks.REPORTS, rows_tasks.reports),
+    Measurement(rows_tasks.JOURNAL, rows_tasks.journal),
+    Measurement(rows_tasks.STOPPING, rows_tasks.stopping),
     Measurement(rows_memory.RESIDENT, rows_memory.resident),
 )
 

@@ -61,6 +61,9 @@ class Scale(NamedTuple):
     crowd_wakes: int = 20
     store_rounds: int = 8
     bursts: int = 10
+    task_rounds: int = 15
+    reports: int = 100
+    journal_lines: int = 50_000
     arrivals_s: float = 60.0
     arrivals_floor_s: float = 10.0
     warm_up_requests: int = 2_000
@@ -82,6 +85,9 @@ QUICK = Scale(
     crowd_wakes=3,
     store_rounds=2,
     bursts=2,
+    task_rounds=4,
+    reports=20,
+    journal_lines=20_000,
     arrivals_s=5.0,
     arrivals_floor_s=2.0,
 )
@@ -116,12 +122,12 @@ class Bench:
         )
 
     @contextlib.contextmanager
-    def server(self, containers: int = 0) -> Iterator[Server]:
+    def server(self, containers: int = 0, *options: str) -> Iterator[Server]:
         """Run a server with a fresh store, once it shows at least so many containers."""
         self._servers += 1
         with contextlib.ExitStack() as exits:
             with self._cores.server_side():
-                server = exits.enter_context(Server(self._directory / f"data{self._servers}"))
+                server = exits.enter_context(Server(self._directory / f"data{self._servers}", *options))
             _until(lambda: len(server.containers()) >= containers, f"{containers} containers in the stats")
             yield server
 

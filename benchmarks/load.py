@@ -44,7 +44,7 @@ class Target(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What came of a load: every answer was a 200, all others are errors."""
+    """What came of a load: every answer was a 200 or a 202, all others are errors."""
 
     answers: int
     seconds: float
@@ -127,7 +127,7 @@ class Connection:
         if end < 0:
             raise UnexpectedAnswer("the header fields came in pieces")
         self._head = bytes(memoryview(self._buffer)[: end + 2]).lower()
-        if self._head[9:12] != b"200":
+        if self._head[9:12] not in (b"200", b"202"):
             raise UnexpectedAnswer(self._head.decode("latin-1"))
         self._missing = end + 4 + int(self.header(b"content-length")) - count
         return self._missing == 0
