@@ -84,18 +84,21 @@ class Observe:
 
 
 _ROUTES = frozenset(
-    {"/k12ai/platform/stats", "/k12ai/platform/control", "/health", "/metrics", "/v1/kv", "/docs"}
+    {
+        *("/k12ai/platform/stats", "/k12ai/platform/control"),
+        *(f"/k12ai/framework/{name}" for name in ("execute", "train", "evaluate", "predict", "schema")),
+        *("/health", "/metrics", "/v1/kv", "/docs"),
+        *("/api/v1/host", "/api/v1/frameworks", "/api/v1/tasks"),
+    }
 )
+_FAMILIES = ("/v1/kv/", "/docs/", "/api/v1/tasks/", "/api/v1/projects/")
 
 
 def route_of(path: str) -> str:
     """Return the route of a path for counting; few values, whatever clients ask for."""
     if path in _ROUTES:
         return path
-    for family in ("/v1/kv/", "/docs/"):
-        if path.startswith(family):
-            return family.rstrip("/")
-    return "other"
+    return next((family.rstrip("/") for family in _FAMILIES if path.startswith(family)), "other")
 
 
 def _request_ids() -> Iterator[str]:

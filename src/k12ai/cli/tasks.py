@@ -13,7 +13,7 @@ from rich.text import Text as Styled
 
 from k12ai.cli.words import language, printable
 from k12ai.client import Client, TaskHandle
-from k12ai.task import Task
+from k12ai.task import TASK_ID_DIGITS, Task
 from k12ai.texts import Text
 
 _NO_TASKS = Text("no task is running", "没有正在运行的任务")
@@ -105,7 +105,9 @@ def show_frameworks(client: Client, *, as_json: bool) -> None:
 def _table(tasks: Sequence[Task]) -> Table:
     table = Table(box=box.SIMPLE, header_style="dim")
     for column in _COLUMNS:
-        table.add_column(column.pick(language()), no_wrap=True, overflow="ellipsis")
+        # The words may be cut; the id is what one types.
+        least = TASK_ID_DIGITS if column is _COLUMNS[0] else None
+        table.add_column(column.pick(language()), no_wrap=True, overflow="ellipsis", min_width=least)
     for task in tasks:
         state = Styled(_STATES[task.state].pick(language()), style=_STATE_STYLES.get(task.state, ""))
         words = (task.framework, task.op, task.user, task.service_uuid)

@@ -404,13 +404,18 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _hand_over(project_dir: Path, account: tuple[int, int]) -> None:
-    """Make a project its student's own; done once, when the first task of it starts."""
-    if project_dir.stat().st_uid == account[0]:
-        return
+    """Make a project its student's own, with what the server had put there before the first task.
+
+    The directory first: from then on, what is put there belongs to the student at once.
+    """
+    os.chown(project_dir, *account, follow_symlinks=False)
+    with os.scandir(project_dir) as entries:
+        if all(entry.stat(follow_symlinks=False).st_uid == account[0] for entry in entries):
+            return
     for _root, directories, files, root_descriptor in os.fwalk(project_dir, follow_symlinks=False):
         for name in (*directories, *files):
-            os.chown(name, *account, dir_fd=root_descriptor, follow_symlinks=False)
-    os.chown(project_dir, *account, follow_symlinks=False)
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                os.chown(name, *account, dir_fd=root_descriptor, follow_symlinks=False)
 
 
 def _started(directory: Path) -> _Started | None:
