@@ -15,14 +15,18 @@ from structlog.testing import capture_logs
 
 from k12ai import errors
 from k12ai.api import answers
-from k12ai.api.application import application
+from k12ai.api.application import Routes, application
+from k12ai.api.files import FilesRoutes
+from k12ai.api.framework import FrameworkRoutes
 from k12ai.api.kv import KvRoutes
 from k12ai.api.observe import HttpCounts
 from k12ai.api.pages import Pages
 from k12ai.api.platform import PlatformRoutes
+from k12ai.api.tasks import TaskRoutes
 from k12ai.catalogue import CATALOGUE
 from k12ai.closing import Closing
 from k12ai.errors import K12AIError
+from k12ai.framework import FrameworkService
 from k12ai.settings import Settings
 from k12ai.texts import Text, preferred_language
 from tests.support.server import Server, envelope, strict
@@ -507,6 +511,15 @@ MADE_FROM: dict[str, tuple[Any, ...]] = {
     "MethodNotAllowed": (("GET",),),
     "ContainerNotFound": ("unknow",),
     "TooManyRequestsPending": (1000,),
+    "TaskRunning": ("0123456789ab",),
+    "TaskNotFound": ("0123456789ab",),
+    "FrameworkNotInstalled": ("k12ml", "ml", ("sklearn",)),
+    "BadParameter": ("service_params.x", Text("a number", "数字")),
+    "BadPath": (Text("a path", "路径"),),
+    "BadRange": (10,),
+    "NoSuchFile": ("data/a.csv",),
+    "PathTaken": ("data/a.csv", Text("it is a directory", "它是目录")),
+    "ProjectFull": (1024, 10),
     "Unavailable": (Text("something", "某事"),),
     "EngineUnavailable": (Text("refused", "被拒绝"),),
     "EngineTimeout": ("stop", 3.0),
@@ -529,7 +542,9 @@ def test_every_error_of_the_tree_can_be_said_in_both_languages(kind: type[K12AIE
         scope: Any = {"path": path, "headers": [(b"accept-language", language)], "state": {}}
         rendered = answers.render(error, scope)
         assert rendered.status == kind.status
-        assert (b"retry-after" in dict(rendered.headers)) == (rendered.status in (429, 503, 504, 507))
+        # A project that is full stays full until somebody deletes something: waiting does not help.
+        can_wait = rendered.status in (429, 503, 504, 507) and kind is not errors.ProjectFull
+        assert (b"retry-after" in dict(rendered.headers)) == can_wait
         if path != "/v1/kv/x":
             assert bool(CHINESE.search(rendered.body.decode())) == (language == b"zh")
 
@@ -597,7 +612,12 @@ def faulty_client() -> httpx.AsyncClient:
     routes = PlatformRoutes(faulty, faulty, closing, max_body_bytes=1024)  # type: ignore[arg-type]
     kv = KvRoutes(faulty, closing)  # type: ignore[arg-type]
     pages = Pages(faulty, closing, CollectorRegistry())  # type: ignore[arg-type]
-    app = application(Settings(), HttpCounts(), routes, kv, pages)
+    service = FrameworkService(faulty, faulty)  # type: ignore[arg-type]
+    published = routes.routes() | FrameworkRoutes(service, closing, max_body_bytes=1024).routes()
+    tasks = TaskRoutes(service, faulty, faulty, closing)  # type: ignore[arg-type]
+    files = FilesRoutes(faulty)  # type: ignore[arg-type]
+    everything = Routes(published, [kv, files], [*pages.handlers(), *tasks.handlers()])
+    app = application(Settings(), HttpCounts(), everything)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")  # type: ignore[arg-type]
 
 
@@ -606,6 +626,11 @@ FAULTS = {
     "async stats": Case("POST", STATS, 500, 100199, query()[:-1] + b',"async":true}', JSON),
     "kv": Case("GET", "/v1/kv/x", 500, 100199),
     "health": Case("GET", "/health", 500, 100199),
+    "execute": Case(
+        "POST", "/k12ai/framework/execute", 500, 100199, query(op="runcode.start", service_name="k12py"), JSON
+    ),
+    "tasks": Case("GET", "/api/v1/tasks", 500, 100199),
+    "files": Case("GET", "/api/v1/projects/u/p/files", 500, 100199),
 }
 
 
@@ -636,7 +661,7 @@ async def test_a_bug_has_the_form_of_the_path(case: Case) -> None:
         return
     body = strict(answer)
     assert body["code"] == 100199
-    if case.path == STATS:
+    if case.path.startswith("/k12ai/"):
         assert set(body) == {"code", "descr", "message"}
     else:
         assert answer.headers["content-type"] == "application/problem+json"

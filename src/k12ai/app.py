@@ -61,12 +61,12 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
         Monitor(_runtimes(docker, process), interval_s=settings.sample_interval_s) as monitor,
         Background() as background,
     ):
-        platform = Platform(monitor, Control(_runtimes(docker, process)))
-        deferred = Deferred(store, background, platform.perform, keep_s=settings.result_retention_s)
-        await deferred.resume()
         registry = Registry.installed()
         tasks = TaskManager(store, process, registry, files.project_dir, background, settings)
         await tasks.resume()
+        platform = Platform(monitor, Control(_runtimes(docker, process), tasks.settled))
+        deferred = Deferred(store, background, platform.perform, keep_s=settings.result_retention_s)
+        await deferred.resume()
         file_routes = FilesRoutes(files)
         background.start("clear-uploads", file_routes.clear_leftovers())
         background.keep_running("sweep", lambda: every(SWEEP_S, store.sweep))

@@ -1,6 +1,6 @@
 """Acting on containers, in whichever runtime they are."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from k12ai.errors import ContainerNotFound, K12AIError, Unavailable
 from k12ai.models import StopParams
@@ -11,8 +11,12 @@ from k12ai.texts import Text
 class Control:
     """Finds the runtime that knows a container and has it act."""
 
-    def __init__(self, runtimes: Sequence[Runtime]) -> None:
+    def __init__(
+        self, runtimes: Sequence[Runtime], settled: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
+        """``settled`` returns once what is known of a unit elsewhere says that it has ended."""
         self._runtimes = runtimes
+        self._settled = settled
 
     async def stop(self, params: StopParams, service_name: str | None) -> Text:
         """Stop a container; return the published sentence once it is really gone.
@@ -30,5 +34,7 @@ class Control:
             except Unavailable as error:
                 problem = error
             else:
+                if self._settled is not None:
+                    await self._settled(stopped)
                 return Text(f"container id {stopped} stop success", f"已停止 id 为 {stopped} 的容器")
         raise problem

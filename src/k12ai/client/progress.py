@@ -1,7 +1,7 @@
 """A progress bar for a task, in a terminal and in a notebook: what it reports, and nothing made up."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -15,24 +15,112 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 
 def show_progress(task: Task, messages: Iterable[Message], console: Console | None = None) -> Iterator[Message]:
     """Pass on the messages, drawing what they say of how far the task is, and the curve of its figures."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[share]}", markup=False),
-        TextColumn("{task.fields[figures]}", style="cyan", markup=False),
-        TimeElapsedColumn(),
-    )
-    figures = Figures()
-    with Progress(*columns, console=console) as bar:
-        picture = _Picture(bar, f"{task.framework} {task.op}", task.state)
+    console = console or Console()
+    title = f"{task.framework} {task.op}"
+    with _NotebookRow() if console.is_jupyter else _TerminalRow(console) as row:
+        state = _State(title, task.state)
+        row.draw(state)
         for message in messages:
-            if message.type == "metrics" and isinstance(message.body, dict):
-                figures.add(message.body)
-                picture.update(figures=str(figures))
-            elif message.type == "status" and isinstance(message.body, dict):
-                picture.show_status(message.body)
+            if isinstance(message.body, dict) and state.take(message.type, message.body):
+                row.draw(state)
             yield message
+
+
+class _State:
+    """What there is to draw; ``total`` is None where the task does not know how far it has to go."""
+
+    def __init__(self, title: str, state: str) -> None:
+        self._title = title
+        self.description = f"{title} {state}"
+        self.done: float = 0
+        self.total: float | None = None
+        self.share = ""
+        self.figures = Figures()
+
+    def take(self, kind: str, body: dict[str, Any]) -> bool:
+        """Take a message in, and say whether it changes the picture."""
+        if kind == "metrics":
+            self.figures.add(body)
+        elif kind != "status":
+            return False
+        elif isinstance(progress := body.get("progress"), dict):
+            self._take_progress(progress)
+        elif body.get("text"):
+            self.description = f"{self._title} {body['text']}"
+        else:
+            self._take_state(str(body.get("value")), body.get("reason"))
+        return True
+
+    def _take_progress(self, progress: dict[str, Any]) -> None:
+        done, total = progress.get("done"), progress.get("total")
+        known = isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0
+        self.description = f"{self._title} {progress.get('phase') or ''}".strip()
+        self.done, self.total = (done, total) if known else (0, None)  # type: ignore[assignment]
+        self.share = f"{done:g}/{total:g}" if known else ""
+
+    def _take_state(self, state: str, reason: object) -> None:
+        words = f"{state} ({reason})" if reason and state != "succeeded" else state
+        self.description = f"{self._title} {words}"
+        if state in ("succeeded", "failed", "stopped"):
+            self.done, self.total, self.share = 1, 1, ""
+
+
+class _TerminalRow:
+    """A row of Rich's progress display."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[share]}", markup=False),
+            TextColumn("{task.fields[figures]}", style="cyan", markup=False),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._row = self._bar.add_task("", total=None, share="", figures="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def draw(self, state: _State) -> None:
+        self._bar.update(
+            self._row,
+            description=state.description,
+            completed=state.done,
+            total=state.total,
+            share=state.share,
+            figures=str(state.figures),
+        )
+
+
+class _NotebookRow:
+    """One output of a notebook's cell, drawn again and again; no widgets have to be installed."""
+
+    def __init__(self) -> None:
+        self._shown: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def draw(self, state: _State) -> None:
+        import IPython.display
+
+        notebook: Any = IPython.display
+        filled = round(20 * state.done / state.total) if state.total else 0
+        bar = "█" * min(20, filled) + "─" * (20 - min(20, filled))
+        picture = notebook.Pretty(f"{state.description}  {bar}  {state.share}  {state.figures}".rstrip())
+        if self._shown is None:
+            self._shown = notebook.display(picture, display_id=True)
+        else:
+            self._shown.update(picture)
 
 
 class Figures:
@@ -62,39 +150,3 @@ def sparkline(values: list[float]) -> str:
     low, high = min(points), max(points)
     spread = (high - low) or 1.0
     return "".join(_LEVELS[round((point - low) / spread * (len(_LEVELS) - 1))] for point in points)
-
-
-class _Picture:
-    """One row of the bar."""
-
-    def __init__(self, bar: Progress, title: str, state: str) -> None:
-        self._bar = bar
-        self._title = title
-        self._row = bar.add_task(f"{title} {state}", total=None, share="", figures="")
-
-    def update(self, **fields: Any) -> None:
-        self._bar.update(self._row, **fields)
-
-    def show_status(self, body: dict[str, Any]) -> None:
-        if isinstance(progress := body.get("progress"), dict):
-            self._show_progress(progress)
-        elif body.get("text"):
-            self.update(description=f"{self._title} {body['text']}")
-        else:
-            self._show_state(str(body.get("value")), body.get("reason"))
-
-    def _show_progress(self, progress: dict[str, Any]) -> None:
-        done, total = progress.get("done"), progress.get("total")
-        known = isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0
-        self.update(
-            description=f"{self._title} {progress.get('phase') or ''}".strip(),
-            completed=done if known else 0,
-            total=total if known else None,
-            share=f"{done}/{total}" if known else "",
-        )
-
-    def _show_state(self, state: str, reason: object) -> None:
-        words = f"{state} ({reason})" if reason and state != "succeeded" else state
-        self.update(description=f"{self._title} {words}")
-        if state in ("succeeded", "failed", "stopped"):
-            self.update(completed=1, total=1, share="")

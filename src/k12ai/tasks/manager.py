@@ -127,6 +127,12 @@ class TaskManager:
             await life.over.wait()
         return await self.task(task_id)
 
+    async def settled(self, task_id: str) -> None:
+        """Return once the record of a task says that it has ended; at once for what is no task."""
+        life = self._lives.get(task_id)
+        if life is not None:
+            await life.over.wait()
+
     async def task(self, task_id: str) -> Task:
         """Return a task. Raises `TaskNotFound`."""
         life = self._lives.get(task_id)
