@@ -1,8 +1,12 @@
 """Tasks over HTTP: the published routes, the modern ones, and the two seeing the same."""
 
+import contextlib
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -348,3 +352,43 @@ def test_a_refusal_reaches_the_client_as_an_error_with_its_code(client: Client) 
     with pytest.raises(RequestRefused) as refused:
         client.submit("k12py", "runcode.start", "p1", {"code": "pass", "wrong": 1})
     assert refused.value.code == 100203
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_on_a_full_disk_a_stop_still_works_and_nothing_acknowledged_is_lost(
+    tmp_path: Path, start_server: Callable[..., Server], request: pytest.FixtureRequest
+) -> None:
+    """B26."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], check=True)
+    request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(disk)], check=True))
+    server = start_server("--max-tasks", "8", name="small/data")
+    task_id = start(server, SLEEP)["task_id"]
+    with Client(server.url) as client:
+        assert next(client.logs(task_id, follow=True)).startswith("up")
+        ballast = disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        assert server.http.put("/v1/kv/x", content=b"x" * 100_000).status_code == 507
+        refused = execute(server, "runcode.start", service_uuid="p2", service_params={"code": "pass"})
+        assert refused.status_code == 507
+        assert client.task(task_id).state == "running", "reading works"
+        answer = execute(server, "runcode.stop", service_params={"timeout": 5})
+        assert (answer.status_code, strict(answer)["message"]["state"]) == (200, "stopped")
+        ballast.unlink()
+        deadline = time.monotonic() + 15
+        while client.read("framework/alice/p1/runcode.start/status")[-1].value["status"]["value"] != "stopped":
+            assert time.monotonic() < deadline, "it heals by itself"
+            time.sleep(0.1)
+
+
+def test_a_flood_of_output_is_kept_within_bounds_and_blocks_nobody(client: Client, machine: Server) -> None:
+    """B26: the newest 10 MiB are there, whatever is printed."""
+    code = "line = 'x' * 1023\nfor n in range(50_000): print(line)\nprint('the end')"
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": code})
+    assert handle.wait(progress=False).state == "succeeded"
+    output = "".join(handle.logs())
+    assert output.endswith("the end\n")
+    assert 5 << 20 < len(output) <= 10 << 20

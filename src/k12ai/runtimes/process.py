@@ -179,7 +179,8 @@ class ProcessRuntime(TaskRuntime):
         directory = self._tasks_dir / task_id
         if (directory / "exit.json").exists():
             return
-        _write(directory / "stop.json", msgspec.json.encode({"grace_s": grace_s}))
+        with contextlib.suppress(OSError):  # on a full disk the shim takes the signal alone for a stop
+            _write(directory / "stop.json", msgspec.json.encode({"grace_s": grace_s}))
         # The shim looks for this file after it has written its own, so one of the two sees the other's.
         started = _started(directory)
         if started is not None and process_tree.start_of(started.shim_pid) == started.shim_start:
