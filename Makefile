@@ -7,13 +7,15 @@ STAMPS := .make
 
 .PHONY: run test torture test-gpu lint bench docs clean
 
-run: $(STAMPS)/server
+run: $(STAMPS)/classroom
 	@echo
 	@echo "  Starting K12AI. When it is ready, try in another terminal:"
 	@echo
 	@echo "    $(BIN)/k12ai stats --watch          what this machine is doing, live"
 	@echo "    http://127.0.0.1:8119/docs          the API, in a browser"
-	@echo "    examples/platform_api.ipynb         the same from a notebook"
+	@echo "    $(BIN)/k12ai submit k12ml train --param data.dataset=digits"
+	@echo "                                        train a first model, with its curve"
+	@echo "    examples/first_model.ipynb          the same from a notebook, and on from there"
 	@echo
 	@$(BIN)/k12ai serve
 
@@ -35,7 +37,7 @@ lint: $(STAMPS)/lint
 bench: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks
 
-docs: $(STAMPS)/server
+docs: $(STAMPS)/classroom
 	$(BIN)/python -m k12ai.catalogue > docs/errors.md
 	$(BIN)/python -m k12ai.settings > docs/settings.md
 

@@ -17,7 +17,7 @@ from k12libs.utils import nb_easy
 from tests.support.engine import EngineClient
 from tests.support.server import Server
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "platform_api.ipynb"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(name="easy")
@@ -148,10 +148,11 @@ def test_no_server_is_said_in_both_languages(monkeypatch: pytest.MonkeyPatch) ->
         nb_easy.k12ai_del_data("x")
 
 
-def run_example() -> list[str]:
-    """Run the notebook and return what each code cell printed."""
-    notebook = nbformat.read(EXAMPLE, as_version=4)
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+def run_example(name: str = "platform_api.ipynb", directory: Path | None = None) -> list[str]:
+    """Run a notebook, in a directory of its own if it is given one; return what each code cell printed."""
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    place = {"metadata": {"path": str(directory)}} if directory else {}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=place).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return ["".join(output.get("text", "") for output in cell.outputs) for cell in cells]
 
@@ -183,3 +184,22 @@ def test_the_example_runs_where_there_is_no_container(
     prints = run_example()
     assert "containers: unknown" in prints[2]
     assert "container id unknow is not found" in prints[4]
+
+
+def test_the_first_model_is_trained_evaluated_and_used(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From nothing to a model, without Docker and without a GPU; and what goes wrong is explained."""
+    server = start_server("--max-tasks", "2", "--docker-host", f"unix://{tmp_path}/none.sock")
+    monkeypatch.setenv("K12AI_SERVER_URL", server.url)
+    prints = run_example("first_model.ipynb", tmp_path)
+    assert "k12ml" in prints[0]
+    assert "succeeded" in prints[2]
+    assert float(prints[3].split()[-1]) > 0.95
+    assert float(prints[5].split()[-1]) > 0.95
+    assert prints[6].strip() == "0"
+    assert "models/model.skops" in prints[7]
+    assert (tmp_path / "our-model.skops").stat().st_size > 0
+    assert prints[8].startswith("100911 ")
+    assert "第 8 行" in prints[8]
+    assert prints[9].endswith("stopped stopped_by_user\n")

@@ -1,0 +1,187 @@
+"""k12ml as a task runs it: the command itself, with a project, parameters and a journal of the test's own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+pytest.importorskip("sklearn", reason="the extra 'ml' is not installed")
+pytest.importorskip("skops", reason="the extra 'ml' is not installed")
+
+from k12ai.errors import BadParameter
+from k12ai.frameworks.ml.framework import MlFramework
+from k12ai.tasks.registry import Registry
+
+OPS = MlFramework.ops
+# The first of scikit-learn's digits, a nought, row by row.
+ZERO = [
+    *(0, 0, 5, 13, 9, 1, 0, 0),
+    *(0, 0, 13, 15, 10, 15, 5, 0),
+    *(0, 3, 15, 2, 0, 11, 8, 0),
+    *(0, 4, 12, 0, 0, 8, 8, 0),
+    *(0, 5, 8, 0, 0, 9, 8, 0),
+    *(0, 4, 11, 0, 1, 12, 7, 0),
+    *(0, 2, 14, 5, 10, 12, 0, 0),
+    *(0, 0, 6, 13, 10, 0, 0, 0),
+]
+
+
+class Project:
+    """A project's directory, in which ops are run one after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "project"
+        self.directory.mkdir()
+        self._files = directory
+
+    def run(self, op: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Run an op as the server does, and return what it reported."""
+        checked = Registry([MlFramework()]).check("k12ml", op, params or {})
+        (self._files / "params.json").write_bytes(msgspec.json.encode(checked))
+        journal = self._files / "journal"
+        journal.write_bytes(b"")
+        environ = {
+            **os.environ,
+            "K12AI_PARAMS": str(self._files / "params.json"),
+            "K12AI_JOURNAL": str(journal),
+            "K12AI_OP": op,
+        }
+        command = [sys.executable, *MlFramework().command(op)]
+        self.done = subprocess.run(
+            command, cwd=self.directory, env=environ, capture_output=True, text=True, timeout=100
+        )
+        return [msgspec.json.decode(line) for line in journal.read_bytes().splitlines()]
+
+    def result(self, op: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        said = self.run(op, params)
+        assert self.done.returncode == 0, self.done.stderr
+        found: dict[str, Any] = said[-1]["data"]
+        assert said[-1]["type"] == "result"
+        return found
+
+    def error(self, op: str, params: dict[str, Any]) -> dict[str, Any]:
+        said = self.run(op, params)
+        assert self.done.returncode != 0
+        (error,) = (line["data"] for line in said if line["type"] == "error")
+        return dict(error)
+
+
+@pytest.fixture(name="project")
+def _project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["random_forest", "svm", "knn"])
+def test_digits_are_learnt_evaluated_and_predicted(project: Project, model: str) -> None:
+    trained = project.result("train.start", {"data": {"dataset": "digits"}, "model": model})
+    assert trained["accuracy"] > 0.95
+    assert (project.directory / "models" / "model.skops").exists()
+    assert project.result("evaluate.start")["accuracy"] == pytest.approx(trained["accuracy"], abs=1e-6)
+    assert project.result("predict.start", {"rows": [ZERO]})["predictions"] == [0]
+
+
+def test_a_model_with_steps_reports_its_curve_and_how_far_it_is(project: Project) -> None:
+    said = project.run("train.start", {"data": {"dataset": "digits"}, "model": "random_forest"})
+    steps = [line["data"]["step"] for line in said if line["type"] == "metrics"]
+    assert steps == sorted(steps)
+    assert 10 <= len(steps) <= 50
+    progress = [line["data"] for line in said if line["type"] == "progress"]
+    assert all(each["total"] is None or 0 <= each["done"] <= each["total"] for each in progress)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+def test_a_csv_of_ones_own_is_read_in_whatever_encoding(project: Project, encoding: str) -> None:
+    lines = ["身高,颜色,组别"]
+    lines += [f"{150 + n % 40},{'红' if n % 3 else '蓝'},{'甲' if n % 40 > 20 else '乙'}" for n in range(120)]
+    lines += [",红,甲", "155,,乙"]  # values that are missing
+    (project.directory / "班级.csv").write_bytes("\n".join(lines).encode(encoding))
+    trained = project.result("train.start", {"data": {"file": "班级.csv", "target": "组别"}})
+    assert trained["accuracy"] > 0.9
+    rows = [{"身高": 185, "颜色": "红"}, {"身高": 151, "颜色": "蓝"}]
+    assert project.result("predict.start", {"rows": rows})["predictions"] == ["甲", "乙"]
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "least"), [("regression", "r2", 0.2), ("clustering", "silhouette", 0.2)]
+)
+def test_numbers_and_groups_are_found_too(project: Project, task: str, metric: str, least: float) -> None:
+    assert project.result("train.start", {"task": task})[metric] > least
+
+
+@pytest.mark.parametrize(
+    ("content", "data", "word"),
+    [
+        (None, {"file": "none.csv"}, "none.csv"),
+        (b"", {"file": "a.csv"}, "a.csv"),
+        (b"x,y\n1,a\n2,b\n3,a\n4,b\n5,a\n6,b\n", {"file": "a.csv", "target": "z"}, "x"),
+        (b"x,y\n1,a\n2,a\n3,a\n4,a\n5,a\n6,a\n", {"file": "a.csv", "target": "y"}, "y"),
+    ],
+    ids=["no file", "empty", "no such column", "one class"],
+)
+def test_data_that_cannot_be_learnt_from_is_explained_in_both_languages(
+    project: Project, content: bytes | None, data: dict[str, Any], word: str
+) -> None:
+    if content is not None:
+        (project.directory / "a.csv").write_bytes(content)
+    error = project.error("train.start", {"data": data})
+    assert word in error["en"]
+    assert any("\u4e00" <= character <= "\u9fff" for character in error["zh"])
+
+
+def test_a_model_that_somebody_made_by_hand_is_not_run(project: Project) -> None:
+    project.result("train.start", {"data": {"dataset": "iris"}})
+    import skops.io
+
+    marker = project.directory / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (marker,))
+
+    skops.io.dump({"model": Evil()}, project.directory / "models" / "model.skops")
+    assert project.error("evaluate.start", {})["en"]
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_parameter_has_a_title_in_both_languages_and_a_default(op: str) -> None:
+    schema = MlFramework().schema(op)
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+    def walk(part: dict[str, Any]) -> None:
+        for name, each in part.get("properties", {}).items():
+            assert each["title"], name
+            assert each["x-title-zh"], name
+            assert "default" in each or name in part.get("required", ()), name
+            walk(each)
+
+    walk(schema)
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"model": "perceptron"}, "service_params.model"),
+        ({"random_forest": {"trees": 0}}, "service_params.random_forest.trees"),
+        ({"data": {"file": "../secret.csv"}}, "service_params.data.file"),
+        ({"data": {"test_fraction": 2}}, "service_params.data.test_fraction"),
+        ({"task": "regression", "model": "logistic"}, "service_params.model"),
+    ],
+)
+def test_a_bad_parameter_is_refused_before_anything_starts(params: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadParameter) as refused:
+        Registry([MlFramework()]).check("k12ml", "train.start", params)
+    assert refused.value.detail.en.startswith(field)
+
+
+def test_the_server_describes_it_without_importing_scikit_learn() -> None:
+    program = (
+        "import sys; sys.modules['sklearn'] = None; sys.modules['numpy'] = None;"
+        "from k12ai.frameworks.ml.framework import MlFramework; MlFramework().schema('train.start')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
