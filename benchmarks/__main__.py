@@ -20,6 +20,7 @@ from benchmarks import (
     rows_store,
     rows_tasks,
     rows_throughput,
+    rows_training,
 )
 from benchmarks.bench import FULL, QUICK, Bench, generator
 from benchmarks.fleet import Fleet, Skipped, fleet
@@ -54,6 +55,7 @@ MEASUREMENTS = (
     Measurement(rows_tasks.REPORTS, rows_tasks.reports),
     Measurement(rows_tasks.JOURNAL, rows_tasks.journal),
     Measurement(rows_tasks.STOPPING, rows_tasks.stopping),
+    Measurement(rows_training.TRAINING, rows_training.training),
     Measurement(rows_memory.RESIDENT, rows_memory.resident),
 )
 

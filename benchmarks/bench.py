@@ -64,6 +64,8 @@ class Scale(NamedTuple):
     task_rounds: int = 15
     reports: int = 100
     journal_lines: int = 50_000
+    fit_rows: int = 20_000
+    fit_rounds: int = 5
     arrivals_s: float = 60.0
     arrivals_floor_s: float = 10.0
     warm_up_requests: int = 2_000
@@ -88,6 +90,8 @@ QUICK = Scale(
     task_rounds=4,
     reports=20,
     journal_lines=20_000,
+    fit_rows=2_000,
+    fit_rounds=3,
     arrivals_s=5.0,
     arrivals_floor_s=2.0,
 )
