@@ -77,6 +77,7 @@ def test_of_100_rounds_in_8_threads_each_index_has_one_winner(server: Server) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_of_1000_rounds_in_8_threads_each_index_has_one_winner(
     server: Server, record_property: Callable[[str, object], None]
 ) -> None:
