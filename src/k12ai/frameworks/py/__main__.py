@@ -1,10 +1,13 @@
-"""Runs the program that the parameters name, in the project's directory."""
+"""Runs the program that the parameters name, in the project's directory.
 
+It imports little: every student waits for it at every start.
+"""
+
+import contextlib
 import io
 import json  # noqa: TID251 - standard library only: it runs inside the task
 import os
 import sys
-from pathlib import Path
 
 from k12ai import report
 
@@ -14,15 +17,17 @@ _CODE = ".k12ai_code.py"
 
 def _written(code: str) -> str:
     """Write source that was sent into the project, and return its file."""
-    path = Path(_CODE)
-    path.unlink(missing_ok=True)  # it may be a link by now
-    path.write_bytes(code.encode("utf-8", "replace"))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_CODE)  # it may be a link by now
+    with open(_CODE, "xb") as file:
+        file.write(code.encode("utf-8", "replace"))
     return _CODE
 
 
 def run() -> None:
     """Run the program; it ends this process as it would end its own."""
-    params = json.loads(Path(os.environ["K12AI_PARAMS"]).read_bytes())
+    with open(os.environ["K12AI_PARAMS"], "rb") as file:
+        params = json.loads(file.read())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(write_through=True)  # what it prints is read live
     project = os.getcwd()
