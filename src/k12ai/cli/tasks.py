@@ -124,7 +124,7 @@ def _say_error(body: dict[str, Any]) -> None:
     words = body.get(language()) or body.get("en") or ""
     step = body.get(f"next_step_{language()}") or ""
     place = f"{body['file']}:{body['line']}: " if body.get("file") and body.get("line") else ""
-    for line in (f"{place}{words}", str(step)):
+    for line in (f"{place}{words}", str(body.get("detail") or ""), str(step)):
         if line.strip():
             sys.stderr.write(printable(line) + "\n")
 

@@ -95,6 +95,10 @@ def _bases(cgroups: Cgroups) -> tuple[Mapping[str, Path], bool, Text | None]:
             if version_2:
                 for directory in (base.parent, base):
                     (directory / "cgroup.subtree_control").write_text("+memory +pids\n")
+            # It may be there already, made by another account: only a group in it tells.
+            probe = base / f"probe-{os.getpid()}"
+            probe.mkdir()
+            probe.rmdir()
             bases[controller] = base
     except (OSError, KeyError) as error:
         return {}, version_2, Text(f"they cannot be made here ({error})", f"此处无法创建（{error}）")
