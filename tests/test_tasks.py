@@ -5,7 +5,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,24 @@ from k12ai.client import Client, RequestRefused, TaskFailed
 from tests.support.server import Server, strict
 
 Eventually = Callable[..., Any]
+USER = ""  # see the fixture `user`
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 
 
-@pytest.fixture(name="machine")
-def _machine(start_server: Callable[..., Server]) -> Server:
+@pytest.fixture(name="machine", scope="module")
+def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without an Engine, with room for a few tasks at once."""
-    return start_server("--max-tasks", "8", "--docker-host", "unix:///nonexistent/docker.sock")
+    options = ("--max-tasks", "8", "--docker-host", "unix:///nonexistent/docker.sock")
+    with Server(tmp_path_factory.mktemp("tasks") / "data", *options) as server:
+        yield server
+
+
+@pytest.fixture(name="user", autouse=True)
+def _user(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user of the test's own: what other tests have said is not under its keys."""
+    user = f"u{zlib.crc32(request.node.nodeid.encode()):08x}"
+    monkeypatch.setattr("tests.test_tasks.USER", user)
+    return user
 
 
 @pytest.fixture(name="client")
@@ -33,7 +45,7 @@ def _client(machine: Server) -> Any:
 
 
 def execute(server: Server, op: str, *, path: str = "execute", **fields: Any) -> httpx.Response:
-    body = {"op": op, "user": "alice", "service_name": "k12py", "service_uuid": "p1", **fields}
+    body = {"op": op, "user": USER, "service_name": "k12py", "service_uuid": "p1", **fields}
     return server.post(f"/k12ai/framework/{path}", body)
 
 
@@ -51,7 +63,7 @@ def test_a_start_answers_with_the_id_the_key_and_the_state(machine: Server, clie
     answer = execute(machine, "runcode.start", service_params={"code": "print('hello')"})
     body = strict(answer)
     assert (answer.status_code, body["code"], body["descr"]) == (202, 100000, "success")
-    assert body["message"]["key"] == "framework/alice/p1/runcode.start"
+    assert body["message"]["key"] == f"framework/{USER}/p1/runcode.start"
     assert body["message"]["state"] == "queued"
     assert len(body["message"]["task_id"]) == 12
     client.handle(body["message"]["task_id"]).wait(progress=False)
@@ -67,7 +79,7 @@ def test_a_start_answers_with_the_id_the_key_and_the_state(machine: Server, clie
         "version": "0.1.0",
         "type": "status",
         "tag": "framework",
-        "user": "alice",
+        "user": USER,
         "service_uuid": "p1",
         "op": "runcode.start",
     }
@@ -117,7 +129,7 @@ def test_the_older_paths_take_the_same_body(machine: Server, client: Client, pat
 def test_a_start_that_is_sent_again_with_its_key_is_the_same_task(machine: Server) -> None:
     body = {
         "op": "runcode.start",
-        "user": "alice",
+        "user": USER,
         "service_name": "k12py",
         "service_uuid": "p1",
         "service_params": {"code": SLEEP},
@@ -155,11 +167,10 @@ def test_what_is_refused_starts_nothing_and_names_the_field(
     body = strict(answer)
     assert (answer.status_code, body["code"]) == (status, code), body
     assert words in body["message"]
-    assert client.tasks() == []
+    assert client.tasks(user=USER) == []
     chinese = machine.post(
         "/k12ai/framework/execute",
-        {"op": op, "user": "alice", "service_name": "k12py", "service_uuid": "p1", "service_params": {}}
-        | fields,
+        {"op": op, "user": USER, "service_name": "k12py", "service_uuid": "p1", "service_params": {}} | fields,
         **{"Accept-Language": "zh"},
     )
     assert any("\u4e00" <= character <= "\u9fff" for character in strict(chinese)["message"])
@@ -181,7 +192,7 @@ def test_a_task_is_a_container_in_the_stats_and_container_stop_stops_it(
 ) -> None:
     started = start(machine, SLEEP)
     shown = eventually(lambda: machine.containers().get(started["task_id"]), within_s=20)
-    assert (shown["op"], shown["user"], shown["service_uuid"]) == ("runcode.start", "alice", "p1")
+    assert (shown["op"], shown["user"], shown["service_uuid"]) == ("runcode.start", USER, "p1")
     assert shown["service_name"] == "k12py"
     stopped = machine.stop(started["task_id"], timeout=10)
     assert strict(stopped)["message"] == f"container id {started['task_id']} stop success"
@@ -195,16 +206,16 @@ def test_a_task_is_a_container_in_the_stats_and_container_stop_stops_it(
 
 def test_a_handle_submits_follows_and_returns_the_result(client: Client) -> None:
     code = "from k12ai import report\nfor n in range(3):\n    report.metric(n=n)\nreport.result(total=3)"
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": code}, user="alice")
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": code}, user=USER)
     assert [each.body["n"] for each in handle.messages("metrics")] == [0, 1, 2]
     assert handle.result()["total"] == 3
     assert handle.state == "succeeded"
-    assert [each.task_id for each in client.tasks(user="alice")] == [handle.task_id]
-    assert client.tasks(user="alice", active=True) == []
+    assert [each.task_id for each in client.tasks(user=USER)] == [handle.task_id]
+    assert client.tasks(user=USER, active=True) == []
 
 
 def test_a_failure_is_raised_with_its_explanation(client: Client) -> None:
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": "import nonsense_module"})
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": "import nonsense_module"}, user=USER)
     with pytest.raises(TaskFailed) as failed:
         handle.result()
     assert failed.value.task.code == 100910
@@ -213,7 +224,7 @@ def test_a_failure_is_raised_with_its_explanation(client: Client) -> None:
 
 def test_output_is_followed_while_it_is_printed(client: Client) -> None:
     code = "import time\nfor n in range(3):\n    print('line', n, flush=True)\n    time.sleep(0.3)"
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": code})
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": code}, user=USER)
     seen: list[tuple[float, str]] = [(time.monotonic(), piece) for piece in handle.logs(follow=True)]
     assert "".join(piece for _, piece in seen) == "line 0\nline 1\nline 2\n"
     assert seen[-1][0] - seen[0][0] > 0.3, "it came while the task ran"
@@ -221,7 +232,7 @@ def test_output_is_followed_while_it_is_printed(client: Client) -> None:
 
 def test_messages_wait_for_the_next_one(client: Client) -> None:
     code = "import time; time.sleep(1)\nfrom k12ai import report; report.metric(n=1)"
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": code})
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": code}, user=USER)
     found = client.messages(handle.task_id, 0, types=("metrics",), wait_s=30)
     assert [each.body["n"] for each in found.messages] == [1]
     assert client.messages(handle.task_id, found.cursor, types=("metrics",)).messages == []
@@ -229,7 +240,7 @@ def test_messages_wait_for_the_next_one(client: Client) -> None:
 
 
 def test_events_are_streamed_until_the_end(machine: Server, client: Client) -> None:
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": "pass"})
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": "pass"}, user=USER)
     handle.wait(progress=False)
     lines: list[str] = []
     with machine.http.stream("GET", f"/api/v1/tasks/{handle.task_id}/events") as stream:
@@ -243,7 +254,7 @@ def test_events_are_streamed_until_the_end(machine: Server, client: Client) -> N
 
 
 def test_stopping_by_id_returns_the_ended_task(client: Client) -> None:
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": SLEEP})
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": SLEEP}, user=USER)
     assert handle.stop(grace_s=5).state == "stopped"
     assert client.stop_task(handle.task_id).state == "stopped", "stopping it again says the same"
 
@@ -260,7 +271,7 @@ def test_an_unknown_task_is_a_404_problem(machine: Server, path: str) -> None:
 
 @pytest.mark.parametrize("query", ["after=x", "wait=-1", "wait=1e9", "type=everything", "after=-5"])
 def test_a_bad_query_is_a_400_problem(machine: Server, client: Client, query: str) -> None:
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": "pass"})
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": "pass"}, user=USER)
     answer = machine.http.get(f"/api/v1/tasks/{handle.task_id}/messages?{query}")
     assert (answer.status_code, strict(answer)["code"]) == (400, 100102)
     handle.wait(progress=False)
@@ -330,7 +341,7 @@ def test_twenty_starts_at_once_are_one_task(machine: Server) -> None:
         with httpx.Client(base_url=machine.url, trust_env=False, timeout=30) as http:
             body = {
                 "op": "runcode.start",
-                "user": "alice",
+                "user": USER,
                 "service_name": "k12py",
                 "service_uuid": "p1",
                 "service_params": {"code": SLEEP},
@@ -350,7 +361,7 @@ def test_twenty_starts_at_once_are_one_task(machine: Server) -> None:
 
 def test_a_refusal_reaches_the_client_as_an_error_with_its_code(client: Client) -> None:
     with pytest.raises(RequestRefused) as refused:
-        client.submit("k12py", "runcode.start", "p1", {"code": "pass", "wrong": 1})
+        client.submit("k12py", "runcode.start", "p1", {"code": "pass", "wrong": 1}, user=USER)
     assert refused.value.code == 100203
 
 
@@ -379,7 +390,9 @@ def test_on_a_full_disk_a_stop_still_works_and_nothing_acknowledged_is_lost(
         assert (answer.status_code, strict(answer)["message"]["state"]) == (200, "stopped")
         ballast.unlink()
         deadline = time.monotonic() + 15
-        while client.read("framework/alice/p1/runcode.start/status")[-1].value["status"]["value"] != "stopped":
+        while (
+            client.read(f"framework/{USER}/p1/runcode.start/status")[-1].value["status"]["value"] != "stopped"
+        ):
             assert time.monotonic() < deadline, "it heals by itself"
             time.sleep(0.1)
 
@@ -387,7 +400,7 @@ def test_on_a_full_disk_a_stop_still_works_and_nothing_acknowledged_is_lost(
 def test_a_flood_of_output_is_kept_within_bounds_and_blocks_nobody(client: Client, machine: Server) -> None:
     """B26: the newest 10 MiB are there, whatever is printed."""
     code = "line = 'x' * 1023\nfor n in range(50_000): print(line)\nprint('the end')"
-    handle = client.submit("k12py", "runcode.start", "p1", {"code": code})
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": code}, user=USER)
     assert handle.wait(progress=False).state == "succeeded"
     output = "".join(handle.logs())
     assert output.endswith("the end\n")

@@ -76,7 +76,10 @@ def _project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-@pytest.mark.parametrize("model", ["random_forest", "svm", "knn"])
+@pytest.mark.parametrize(
+    "model",
+    ["random_forest", pytest.param("svm", marks=pytest.mark.slow), pytest.param("knn", marks=pytest.mark.slow)],
+)
 def test_digits_are_learnt_evaluated_and_predicted(project: Project, model: str) -> None:
     trained = project.result("train.start", {"data": {"dataset": "digits"}, "model": model})
     assert trained["accuracy"] > 0.95
