@@ -297,6 +297,7 @@ def run(server: Server, **options: Any) -> Counter[str]:
     return did
 
 
+@pytest.mark.timeout(600)  # a failure is made small before it is shown, which takes its time
 def test_the_table_and_its_model_agree_over_30_steps(own_server: Server) -> None:
     did = run(own_server, max_examples=20, stateful_step_count=30, derandomize=True)
     assert did["runs"] >= 20
