@@ -25,6 +25,8 @@ T = TypeVar("T")
 log = structlog.stdlib.get_logger(__name__)
 
 CALL_DEADLINE_S = 3.0
+# While a call may take long: with the second between two looks, who waits hears of it within 5 s.
+SIGN_OF_LIFE_S = 2.0
 STATS_DEADLINE_S = 10.0
 MAX_LABEL_LENGTH = 256
 
@@ -86,7 +88,7 @@ class Engine:
         if self._connector is not None:
             await self._connector.close()
 
-    async def ping(self) -> None:
+    async def ping(self, *, deadline_s: float = CALL_DEADLINE_S) -> None:
         """Return if the Engine answers."""
 
         async def call() -> None:
@@ -94,7 +96,7 @@ class Engine:
             async with self._docker._query("_ping", versioned_api=False):
                 pass
 
-        await self._call("ping", call)
+        await self._call("ping", call, deadline_s=deadline_s)
 
     async def labelled(self, *, id_part: str | None = None) -> list[Listed]:
         """Return every container, running or not, that carries the platform's label.
@@ -202,7 +204,7 @@ class Engine:
         while True:
             await asyncio.sleep(1)
             if time.monotonic() - self._answered_at > 0.9:
-                await self.ping()
+                await self.ping(deadline_s=SIGN_OF_LIFE_S)
 
     async def _call(
         self, name: str, call: Callable[[], Awaitable[T]], *, deadline_s: float = CALL_DEADLINE_S
