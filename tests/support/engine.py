@@ -185,6 +185,11 @@ class OwnDockerd:
         self._dockerd.send_signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):
             self._dockerd.wait(timeout=60)
+        elif number is signal.SIGSTOP:
+            # The call comes back before the last thread has stopped, which may still take a request.
+            threads = Path(f"/proc/{self._dockerd.pid}/task")
+            while not all(_is_stopped(each) for each in threads.iterdir()):
+                time.sleep(0.001)
 
     def stop(self) -> None:
         if self._dockerd is not None and self._dockerd.poll() is None:
@@ -222,6 +227,13 @@ class OwnDockerd:
     def _run(self, *command: str) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def _is_stopped(thread: Path) -> bool:
+    try:
+        return (thread / "stat").read_bytes().rpartition(b") ")[2].startswith((b"T", b"t", b"Z"))
+    except OSError:  # it has ended
+        return True
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
