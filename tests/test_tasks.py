@@ -405,3 +405,14 @@ def test_a_flood_of_output_is_kept_within_bounds_and_blocks_nobody(client: Clien
     output = "".join(handle.logs())
     assert output.endswith("the end\n")
     assert 5 << 20 < len(output) <= 10 << 20
+
+
+@pytest.mark.parametrize("field", ["user", "service_uuid"])
+@pytest.mark.parametrize("value", ["../x", "a/b", "", ".", "x" * 65])
+def test_the_modern_route_takes_no_other_names_than_the_published_one(
+    machine: Server, client: Client, field: str, value: str
+) -> None:
+    wanted = {"framework": "k12py", "op": "runcode.start", "user": USER, "service_uuid": "p1"}
+    answer = machine.post("/api/v1/tasks", wanted | {"params": {"code": "pass"}, field: value})
+    assert (answer.status_code, strict(answer)["code"]) == (400, 100102)
+    assert client.tasks(user=USER) == []

@@ -34,7 +34,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What a task may use. What is not given is the server's default."""
 
     wall_time_s: Annotated[int, Meta(ge=1, le=MAX_WALL_TIME_S)] | None = None
-    memory_bytes: Annotated[int, Meta(ge=64 << 20)] | None = None
+    memory_bytes: Annotated[int, Meta(ge=64 << 20, le=1 << 62)] | None = None
     processes: Annotated[int, Meta(ge=8, le=32768)] | None = None
 
 

@@ -32,7 +32,7 @@ class FrameworkRoutes:
         body = await self._body(scope, receive)
         key = wire.header(scope, b"idempotency-key")
         status, answer = await self._closing.unless(
-            self._service.execute(body, language_of(scope), key.decode("latin-1") if key else None)
+            self._service.execute(body, language_of(scope), None if key is None else key.decode("latin-1"))
         )
         await wire.send_answer(send, status, msgspec.json.encode(answer))
 

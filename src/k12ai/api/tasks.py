@@ -1,14 +1,16 @@
 """``/api/v1``: tasks as resources: submit, look, stop, follow what they say and what they print."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
-from litestar import MediaType, Request, Response, get, post
+from litestar import HttpMethod, MediaType, Request, Response, get, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
+from k12ai.api import wire
 from k12ai.api.answers import language_of
 from k12ai.closing import Closing
 from k12ai.envelope import decode_body
@@ -16,13 +18,19 @@ from k12ai.errors import InvalidValue
 from k12ai.framework import FrameworkService
 from k12ai.models import DEFAULT_GRACE_S, MAX_GRACE_S, Part
 from k12ai.monitor.monitor import Monitor
-from k12ai.task import MessageType, Task, TaskRequest
-from k12ai.tasks.feed import TYPES, Feed
+from k12ai.projects import check_identifier
+from k12ai.task import ENDED, Message, MessageType, Task, TaskRequest
+from k12ai.tasks.feed import MAX_WAIT_S, TYPES, Feed
 from k12ai.texts import Text
 
 _LOG_PIECE_BYTES = 256 * 1024
 _FOLLOW_S = 0.2
 _HEARTBEAT_S = 15.0
+MAX_CURSOR = 1 << 62
+
+# As JSON writes numbers; float() takes more than that.
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"[0-9]{1,19}")
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -39,18 +47,10 @@ class TaskRoutes:
     def handlers(self) -> Sequence[HTTPRouteHandler]:
         """Return the routes for the application."""
 
-        @get("/api/v1/tasks")
+        # One handler for both: Allow, in the answer to OPTIONS, names the methods of one.
+        @route("/api/v1/tasks", http_method=[HttpMethod.GET, HttpMethod.POST])
         async def tasks(request: AnyRequest) -> Response[bytes]:
-            query = request.query_params
-            active = _flag(query.get("active"), "active")
-            found = await self._service.tasks(query.get("user"), query.get("service_uuid"), active)
-            return _json({"tasks": found})
-
-        @post("/api/v1/tasks")
-        async def submit(request: AnyRequest) -> Response[bytes]:
-            wanted = decode_body(await request.body(), TaskRequest)
-            task = await self._service.submit(wanted, request.headers.get("idempotency-key"))
-            return _json(task, 202, {"Location": f"/api/v1/tasks/{task.task_id}"})
+            return await (self._submit if request.method == HttpMethod.POST else self._list)(request)
 
         @get("/api/v1/tasks/{task_id:str}")
         async def task(request: AnyRequest) -> Response[bytes]:
@@ -65,23 +65,24 @@ class TaskRoutes:
         @get("/api/v1/tasks/{task_id:str}/messages")
         async def messages(request: AnyRequest) -> Response[bytes]:
             query = request.query_params
-            after = int(_number(query.get("after"), "after", 0, 1 << 62))
-            wait_s = _number(query.get("wait"), "wait", 0, 600)
+            after = _whole(query.get("after"), "after")
+            wait_s = _number(query.get("wait"), "wait", 0, MAX_WAIT_S)
             task = await self._task(request)
             types = _types(query.get("type"))
             return _json(await self._feed.after(task, after, types=types, wait_s=wait_s))
 
         @get("/api/v1/tasks/{task_id:str}/events")
         async def events(request: AnyRequest) -> Stream:
-            last = request.headers.get("last-event-id") or request.query_params.get("after")
-            after = int(_number(last, "after", 0, 1 << 62))
+            after = _whole(request.query_params.get("after"), "after")
+            if last := request.headers.get("last-event-id"):
+                after = _whole(last, "Last-Event-ID")
             task = await self._task(request)
             return Stream(self._events(task, after), media_type="text/event-stream")
 
         @get("/api/v1/tasks/{task_id:str}/logs")
         async def logs(request: AnyRequest) -> Stream:
             query = request.query_params
-            offset = int(_number(query.get("offset"), "offset", 0, 1 << 62))
+            offset = _whole(query.get("offset"), "offset")
             follow = _flag(query.get("follow"), "follow") or False
             task = await self._task(request)
             return Stream(self._output(task, offset, follow=follow), media_type="text/plain; charset=utf-8")
@@ -96,24 +97,41 @@ class TaskRoutes:
             body = self._monitor.latest.encoded(every_part, language_of(request.scope))
             return Response(body, media_type=MediaType.JSON)
 
-        return [tasks, submit, task, stop, messages, events, logs, frameworks, host]
+        return [tasks, task, stop, messages, events, logs, frameworks, host]
+
+    async def _list(self, request: AnyRequest) -> Response[bytes]:
+        query = request.query_params
+        active = _flag(query.get("active"), "active")
+        found = await self._service.tasks(query.get("user"), query.get("service_uuid"), active)
+        return _json({"tasks": found})
+
+    async def _submit(self, request: AnyRequest) -> Response[bytes]:
+        wire.require_json(request.scope)
+        wanted = decode_body(await request.body(), TaskRequest)
+        check_identifier("user", wanted.user)
+        check_identifier("service_uuid", wanted.service_uuid)
+        task = await self._service.submit(wanted, request.headers.get("idempotency-key"))
+        return _json(task, 202, {"Location": f"/api/v1/tasks/{task.task_id}"})
 
     async def _task(self, request: AnyRequest) -> Task:
         return await self._service.task(request.path_params["task_id"])
 
     async def _events(self, task: Task, after: int) -> AsyncIterator[bytes]:
         """Yield server-sent events: each message as it comes, a comment now and then, an end with the task."""
+        ended = False
         while not self._closing.started:
-            found = await self._feed.after(task, after, wait_s=_HEARTBEAT_S)
+            ended = ended or (await self._service.task(task.task_id)).ended  # before reading, as in `_output`
+            found = await self._feed.after(task, after, wait_s=0.0 if ended else _HEARTBEAT_S)
             for each in found.messages:
                 yield b"id: %d\nevent: %b\ndata: %b\n\n" % (
                     each.sequence,
                     each.type.encode(),
                     msgspec.json.encode(each),
                 )
+                ended = ended or _tells_of_the_end(each)
             after = found.cursor
             if not found.messages:
-                if (await self._service.task(task.task_id)).ended:
+                if ended:
                     return
                 yield b": still here\n\n"
 
@@ -137,11 +155,26 @@ def _json(body: object, status: int = 200, headers: dict[str, str] | None = None
     )
 
 
+def _tells_of_the_end(message: Message) -> bool:
+    """Whether it is the last one of a task; it can be read just before the task itself says so."""
+    body = message.body
+    return message.type == "status" and isinstance(body, dict) and body.get("value") in ENDED
+
+
+def _whole(given: str | None, name: str) -> int:
+    if given is None:
+        return 0
+    if not _WHOLE.fullmatch(given) or int(given) > MAX_CURSOR:
+        raise InvalidValue(
+            name, Text(f"a whole number from 0 to {MAX_CURSOR}", f"0 到 {MAX_CURSOR} 之间的整数")
+        )
+    return int(given)
+
+
 def _number(given: str | None, name: str, default: float, highest: float) -> float:
-    try:
-        number = default if given is None else float(given)
-    except ValueError:
-        number = -1.0
+    if given is None:
+        return default
+    number = float(given) if _NUMBER.fullmatch(given) else -1.0
     if not 0 <= number <= highest:
         raise InvalidValue(name, Text(f"a number from 0 to {highest:g}", f"0 到 {highest:g} 之间的数"))
     return number
