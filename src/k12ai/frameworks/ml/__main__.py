@@ -15,6 +15,8 @@ def run() -> None:
     """Run the op; a problem with the student's data is reported in words, and ends the program with 1."""
     params: dict[str, Any] = msgspec.json.decode(Path(os.environ["K12AI_PARAMS"]).read_bytes())
     report.progress(0, None, "loading")  # importing takes a second or more
+    # OpenMP's threads wait by spinning: four boostings at once on two cores take thirty times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from k12ai.frameworks.ml import ops
 
     try:

@@ -236,6 +236,15 @@ def _check_classes(name: str, labels: Array) -> None:
 # --- built-in data sets ----------------------------------------------------------------------------
 
 
+_TARGETS = {
+    "iris": "species",
+    "digits": "digit",
+    "wine": "grower",
+    "breast_cancer": "diagnosis",
+    "diabetes": "progression",
+}
+
+
 def _built_in(data: Mapping[str, Any], seed: int) -> Table:
     import sklearn.datasets as sets
 
@@ -256,7 +265,7 @@ def _built_in(data: Mapping[str, Any], seed: int) -> Table:
     labels = bunch.target
     if dataset not in ("digits", "diabetes"):
         labels = texts_of([str(bunch.target_names[number]) for number in labels])
-    return Table(_by_name(list(bunch.feature_names), bunch.data), labels, dataset)
+    return Table(_by_name(list(bunch.feature_names), bunch.data), labels, _TARGETS[dataset])
 
 
 def _waves(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
@@ -266,7 +275,9 @@ def _waves(samples: int, noise: float, seed: int) -> tuple[Array, Array]:
 
 
 def _by_name(names: Sequence[str], values: Array) -> dict[str, Array]:
-    return {name: np.ascontiguousarray(values[:, place], dtype=np.float64) for place, name in enumerate(names)}
+    return {
+        str(name): np.ascontiguousarray(values[:, place], dtype=np.float64) for place, name in enumerate(names)
+    }
 
 
 # --- parts -----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ _PARTS: tuple[type, ...] = (
     *ESTIMATORS,
 )
 _NAMES = frozenset({f"{part.__module__}.{part.__name__}" for part in _PARTS} | {_TREE, _PREDICTOR, _BINS})
-_LOSS = "sklearn._loss."
+_LOSS = re.compile(r"sklearn\._loss\.|_loss\.Cy\w+$")  # older ones leave out where it lies; skops knows
 _VALUES = frozenset(
     f"builtins.{name}" for name in ("str", "int", "float", "bool", "dict", "list", "tuple", "slice")
 )
@@ -203,7 +203,7 @@ def _check_node(name: str, node: dict[str, Any]) -> None:
     loader, of = node.get("__loader__"), f"{node.get('__module__')}.{node.get('__class__')}"
     if loader == "CachedNode":
         return
-    is_known = of in _NAMES or of in _VALUES or of.startswith(_LOSS) or _ARRAYS.fullmatch(of)
+    is_known = of in _NAMES or of in _VALUES or _LOSS.match(of) or _ARRAYS.fullmatch(of)
     if loader not in _LOADERS or not (is_known or _BIT_GENERATORS.fullmatch(of)):
         raise _refused(name, f"it has {of[:100]!r} ({str(loader)[:40]})")
 

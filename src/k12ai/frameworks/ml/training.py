@@ -23,10 +23,10 @@ from k12ai import report
 from k12ai.frameworks.ml.data import Array
 from k12ai.frameworks.ml.models import Estimator
 
-MAX_POINTS = 50
+MAX_POINTS = 25
 """How many points a curve has at most."""
 
-_CURVE_ROWS = 256
+_CURVE_ROWS = (100, 1000)
 _PIECE_S = 1.0
 _TICK_S = 0.1
 _QUICK_STARTS = 1_000_000  # rows by columns by clusters that take some hundredths of a second
@@ -35,15 +35,20 @@ _PHASE = "training"
 
 
 class Curve:
-    """The rows that a curve is drawn for: a few of those trained with, and of those tested with."""
+    """The rows that a curve is drawn for: a few of those trained with, three times as many to test with.
+
+    An eighth of the rows, so that asking each tree about them takes some hundredths of growing it.
+    """
 
     def __init__(self, train: tuple[Array, Array], test: tuple[Array, Array], seed: int) -> None:
         random = np.random.default_rng(seed)
-        parts = [_some(*part, random) for part in (train, test)]
+        count = min(max(len(train[0]) // 8, _CURVE_ROWS[0]), _CURVE_ROWS[1])
+        parts = (_some(*train, count // 4, random), _some(*test, count - count // 4, random))
         self.rows = np.concatenate([rows for rows, _ in parts])
         self.rows32 = self.rows.astype(np.float32)  # as trees want them
         self.target = np.concatenate([target for _, target in parts])
         self._trained = len(parts[0][0])
+        self.is_drawn = False
 
     def report(self, step: int, predicted: Array, *, is_class: bool) -> None:
         """Report how good the predictions for `rows` are after a step."""
@@ -56,23 +61,23 @@ class Curve:
         report.metric(values, step=step)
 
 
-def _some(rows: Array, target: Array, random: np.random.Generator) -> tuple[Array, Array]:
-    if len(rows) <= _CURVE_ROWS:
+def _some(rows: Array, target: Array, count: int, random: np.random.Generator) -> tuple[Array, Array]:
+    if len(rows) <= count:
         return rows, target
-    chosen = random.choice(len(rows), _CURVE_ROWS, replace=False)
+    chosen = random.choice(len(rows), count, replace=False)
     return rows[chosen], target[chosen]
 
 
 def _score(target: Array, predicted: Array, *, is_class: bool) -> float | None:
     if is_class:
-        return round(float(np.mean(target == predicted)), 6)
+        return round(np.count_nonzero(target == predicted) / len(target), 6)
     spread = float(np.sum((target - target.mean()) ** 2))
     return round(1 - float(np.sum((target - predicted) ** 2)) / spread, 6) if spread else None
 
 
-def points(steps: int) -> set[int]:
+def points(steps: int, most: int = MAX_POINTS) -> set[int]:
     """Return the steps that are points of a curve; the first and the last are."""
-    return {int(step) for step in np.unique(np.linspace(1, steps, min(steps, MAX_POINTS)).round())}
+    return {int(step) for step in np.linspace(1, steps, min(steps, most)).round()}
 
 
 def fit(estimator: Estimator, rows: Array, target: Array | None, curve: Curve | None) -> Estimator:
@@ -92,6 +97,17 @@ def fit(estimator: Estimator, rows: Array, target: Array | None, curve: Curve | 
             return _fit_ada(estimator, rows, target, curve)
     report.progress(0, None, _PHASE)
     return estimator.fit(rows, target)
+
+
+def report_stages(estimator: Estimator, curve: Curve) -> None:
+    """Report the curve of a model whose training had no time to, or which must be there to be asked."""
+    if isinstance(estimator, (HistGradientBoostingClassifier, HistGradientBoostingRegressor)):
+        _report_rounds(estimator, curve)
+    elif isinstance(estimator, (AdaBoostClassifier, AdaBoostRegressor)) and not curve.is_drawn:
+        told = _Ada(estimator, curve)
+        for place in range(len(estimator.estimators_)):
+            weight, error = estimator.estimator_weights_[place], estimator.estimator_errors_[place]
+            told.after(estimator, place + 1, weight, error)
 
 
 # --- random forest: in pieces, and each tree votes once --------------------------------------------
@@ -142,6 +158,7 @@ def _vote(tree: Any, rows: Array, *, is_class: bool) -> Array:
 # --- gradient boosting: it says itself which round it is in ----------------------------------------
 
 _ROUND = re.compile(r"^\[(\d+)/(\d+)\]", re.M)
+_LOSS_NAMES = {"train": "train_loss", "val": "validation_loss"}
 _LOSSES = re.compile(r"\b(train|val) loss: ([-\d.]+)")
 
 
@@ -163,9 +180,7 @@ class _Listener(io.TextIOBase):
         return len(text)
 
     def _tell(self, text: str) -> None:
-        losses = {
-            f"{'test' if part == 'val' else part}_loss": float(value) for part, value in _LOSSES.findall(text)
-        }
+        losses = {_LOSS_NAMES[part]: float(value) for part, value in _LOSSES.findall(text)}
         if losses and self._round in self._shown:
             report.metric(losses, step=self._round)
         now = time.monotonic()
@@ -180,7 +195,7 @@ def _fit_hist(boosting: Estimator, rows: Array, target: Array) -> Estimator:
     if not boosting.early_stopping and rows.size * total < _QUICK_VALUES:
         boosting.fit(rows, target)
     else:
-        boosting.set_params(verbose=1)
+        boosting.set_params(verbose=2)  # newer ones name their rounds from 2 on
         with contextlib.redirect_stdout(_Listener(total)):
             boosting.fit(rows, target)
         boosting.set_params(verbose=0)
@@ -188,15 +203,12 @@ def _fit_hist(boosting: Estimator, rows: Array, target: Array) -> Estimator:
     return boosting
 
 
-def report_stages(estimator: Estimator, curve: Curve) -> None:
-    """Report the curve of a model that can only be drawn once it is there: that of gradient boosting."""
-    if not isinstance(estimator, (HistGradientBoostingClassifier, HistGradientBoostingRegressor)):
-        return
-    is_class = isinstance(estimator, HistGradientBoostingClassifier)
-    shown = points(estimator.n_iter_)
-    for step, found in enumerate(_staged(estimator, curve.rows, is_class=is_class), 1):
+def _report_rounds(boosting: Estimator, curve: Curve) -> None:
+    is_class = isinstance(boosting, HistGradientBoostingClassifier)
+    shown = points(boosting.n_iter_)
+    for step, found in enumerate(_staged(boosting, curve.rows, is_class=is_class), 1):
         if step in shown:
-            predicted = _classes(estimator.classes_, found) if is_class else found
+            predicted = _classes(boosting.classes_, found) if is_class else found
             curve.report(step, predicted, is_class=is_class)
 
 
@@ -210,7 +222,7 @@ def _classes(classes: Array, decision: Array) -> Array:
     return found
 
 
-# --- AdaBoost: a subclass counts its rounds --------------------------------------------------------
+# --- AdaBoost: its hook for subclasses counts the rounds ------------------------------------------
 
 
 class _Ada:
@@ -221,50 +233,61 @@ class _Ada:
         self._shown = points(self._total)
         self._curve = curve
         self._is_class = isinstance(boosting, AdaBoostClassifier)
-        self._votes = np.zeros(())
+        self._every = np.arange(len(curve.rows))
+        self._votes: Array | None = None
         self._told_at = 0.0
 
-    def after(self, boosting: Estimator, step: int, weight: float | None, error: float | None) -> None:
-        """Report the round's own error, and how good all the rounds are together."""
-        if weight is None:  # the round was no better than guessing, and ends it
-            return
+    def after(self, boosting: Estimator, step: int, weight: float, error: float) -> None:
+        """Report the round's own error, or how good all the rounds are together."""
         if self._is_class:
-            self._votes = self._votes + weight * self._vote(boosting)
-        if step in self._shown and self._is_class:
-            self._curve.report(step, boosting.classes_[self._votes.argmax(axis=1)], is_class=True)
+            self._classify(boosting, step, weight)
         elif step in self._shown:
-            report.metric(step=step, round_error=None if error is None else round(float(error), 6))
+            report.metric(step=step, round_error=round(float(error), 6))
+
+    def tick(self, step: int) -> None:
+        """Report how far it is, now and then."""
         now = time.monotonic()
         if now - self._told_at >= _TICK_S:
             self._told_at = now
             report.progress(step, self._total, _PHASE)
 
-    def _vote(self, boosting: Estimator) -> Array:
-        """Return one vote for the class that the last tree finds in each row."""
-        tree = boosting.estimators_[-1]
-        place = tree.tree_.predict(self._curve.rows32).reshape(len(self._curve.rows32), -1).argmax(axis=1)
-        found: Array = boosting.classes_ == tree.classes_[place][:, None]
-        return found
+    def _classify(self, boosting: Estimator, step: int, weight: float) -> None:
+        """Let a tree vote, as heavily as it counts; every tree knows all the classes."""
+        found = boosting.estimators_[step - 1].tree_.predict(self._curve.rows32)
+        if self._votes is None:
+            self._votes = np.zeros((len(self._every), len(boosting.classes_)))
+        self._votes[self._every, found.reshape(self._votes.shape).argmax(axis=1)] += weight
+        if step in self._shown:
+            self._curve.report(step, boosting.classes_[self._votes.argmax(axis=1)], is_class=True)
 
 
 def _fit_ada(boosting: Estimator, rows: Array, target: Array, curve: Curve) -> Estimator:
-    told = _Ada(boosting, curve)
-    kind: Any = type(boosting)
-
-    class Watched(kind):  # type: ignore[misc]
-        """The same, but it says when a round is over; where the hook goes by another name, it does not."""
-
-        def _boost(self, iboost: int, *arguments: Any, **named: Any) -> Any:
-            found = super()._boost(iboost, *arguments, **named)
-            told.after(self, iboost + 1, found[1], found[2])
-            return found
-
-    watched = Watched(**boosting.get_params(deep=False))
     report.progress(0, boosting.n_estimators, _PHASE)
-    watched.fit(rows, target)
-    boosting.__dict__.update(watched.__dict__)
+    # Quick ones are over before anybody looks; and scikit-learn may give its hook another name.
+    if rows.size * boosting.n_estimators < _QUICK_VALUES or not hasattr(boosting, "_boost"):
+        boosting.fit(rows, target)
+    else:
+        _fit_watched(boosting, rows, target, curve)
     report.progress(len(boosting.estimators_), boosting.n_estimators, _PHASE)
     return boosting
+
+
+def _fit_watched(boosting: Estimator, rows: Array, target: Array, curve: Curve) -> None:
+    told, boost = _Ada(boosting, curve), boosting._boost
+
+    def watched(step: int, *arguments: Any, **named: Any) -> Any:
+        found = boost(step, *arguments, **named)
+        if found[1] is not None:  # else the round was no better than guessing, and ends it
+            told.after(boosting, step + 1, found[1], found[2])
+            told.tick(step + 1)
+        return found
+
+    curve.is_drawn = True
+    boosting._boost = watched
+    try:
+        boosting.fit(rows, target)
+    finally:
+        del boosting._boost
 
 
 # --- k-means: it begins anew several times ---------------------------------------------------------
@@ -313,15 +336,10 @@ def learning_curve(
         rows, target = train[0][chosen], train[1][chosen]
         try:
             model = fresh().fit(rows, target)
+            scored = (model.score(rows, target), model.score(*test))
         except ValueError:  # too few rows, or only one class among them
             continue
-        found.append(
-            {
-                "rows": len(chosen),
-                "train": _rounded(model.score(rows, target)),
-                "test": _rounded(model.score(*test)),
-            }
-        )
+        found.append({"rows": len(chosen), "train": _rounded(scored[0]), "test": _rounded(scored[1])})
     return found
 
 
