@@ -466,6 +466,7 @@ def test_nothing_else_is_served_below_projects(site: Site, path: str) -> None:
     [
         ("POST", "/a", "GET, HEAD, PUT, DELETE"),
         ("PATCH", "/a", "GET, HEAD, PUT, DELETE"),
+        ("POST", "", "GET, HEAD"),
         ("PUT", "", "GET, HEAD"),
         ("DELETE", "/", "GET, HEAD"),
     ],

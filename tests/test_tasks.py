@@ -407,6 +407,15 @@ def test_a_flood_of_output_is_kept_within_bounds_and_blocks_nobody(client: Clien
     assert 5 << 20 < len(output) <= 10 << 20
 
 
+@pytest.mark.parametrize(("field", "value"), [("framework", 1), ("op", None), ("params", []), ("limits", "none")])
+def test_a_field_of_a_wrong_type_is_named(machine: Server, field: str, value: object) -> None:
+    wanted = {"framework": "k12py", "op": "runcode.start", "user": USER, "service_uuid": "p1"}
+    answer = machine.post("/api/v1/tasks", wanted | {"params": {"code": "pass"}, field: value})
+    problem = strict(answer)
+    assert (answer.status_code, problem["code"]) == (400, 100102)
+    assert problem["detail"].startswith(f"{field}: must be ")
+
+
 @pytest.mark.parametrize("field", ["user", "service_uuid"])
 @pytest.mark.parametrize("value", ["../x", "a/b", "", ".", "x" * 65])
 def test_the_modern_route_takes_no_other_names_than_the_published_one(

@@ -40,6 +40,8 @@ _EXPECTED: Mapping[str, Text] = {
     "containers": _FLAG,
     "nodes": _FLAG,
     "users": _FLAG,
+    "framework": Text("a string", "字符串"),
+    "params": Text("a JSON object", " JSON 对象"),
     "limits": Text(
         "an object with wall_time_s, memory_bytes, processes, each a whole number within its range",
         "包含 wall_time_s、memory_bytes、processes（均为允许范围内的整数）的对象",

@@ -22,7 +22,6 @@ from k12ai.errors import (
     CodingNotSupported,
     InvalidValue,
     K12AIError,
-    MethodNotAllowed,
     ResourceNotFound,
     StorageFull,
 )
@@ -37,6 +36,7 @@ STALLED_S = 120.0
 MAX_CLEAR_SLICES = 300
 
 _ROOT = b"/api/v1/projects/"
+_PROJECT = re.compile(rb"[^/]*/[^/]*/files/?")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
@@ -58,8 +58,7 @@ class _Target(NamedTuple):
     @classmethod
     def of(cls, scope: HTTPScope) -> "_Target":
         """Read the raw path, whose escapes are undone once, after it has been taken apart."""
-        raw = bytes(scope["raw_path"]).split(b"?", 1)[0].removeprefix(_ROOT)
-        parts = raw.split(b"/")
+        parts = _below_root(scope).split(b"/")
         if len(parts) < 3 or parts[2] != b"files":
             raise ResourceNotFound
         user, service_uuid = (_segment(part) for part in parts[:2])
@@ -86,6 +85,7 @@ class FilesRoutes:
     def __init__(self, files: ProjectFiles) -> None:
         self._files = files
         self._answer = published("GET", "HEAD", "PUT", "DELETE")(self._dispatch)
+        self._answer_of_a_project = published("GET", "HEAD")(self._dispatch)
 
     @staticmethod
     def serves(scope: HTTPScope) -> bool:
@@ -94,10 +94,12 @@ class FilesRoutes:
 
     async def handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if self.serves(scope):
-            await self._answer(scope, receive, send)
-        else:
+        if not self.serves(scope):
             await send_error(ResourceNotFound(), scope, receive, send)
+        elif _PROJECT.fullmatch(_below_root(scope)):
+            await self._answer_of_a_project(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
 
     async def clear_leftovers(self) -> None:
         """Remove what an earlier server left half done; for once after the start, in the background."""
@@ -113,8 +115,6 @@ class FilesRoutes:
                 await self._list(target, send, recurse=recurse)
             else:
                 await self._get(target, scope, receive, send)
-        elif not target.path:
-            raise MethodNotAllowed(("GET", "HEAD"))
         elif target.is_directory:
             raise BadPath(Text("without a '/' at its end", "不以“/”结尾"))
         elif method == "PUT":
@@ -192,6 +192,10 @@ class FilesRoutes:
         except K12AIError as error:
             reason = str(error)
         log.warning("files.left", rest=rest, reason=reason)
+
+
+def _below_root(scope: HTTPScope) -> bytes:
+    return bytes(scope["raw_path"]).split(b"?", 1)[0].removeprefix(_ROOT)
 
 
 async def _apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
