@@ -386,6 +386,9 @@ def _environment(launch: Launch, directory: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
         "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
         "PYTHONUNBUFFERED": "1",
+        # Threads that spin while they wait take the processors from other tasks: measured with four
+        # trainings on two processors, 130 s instead of 5 s.
+        "OMP_WAIT_POLICY": "passive",
         "K12AI_JOURNAL": str(directory / "journal"),
         "K12AI_PARAMS": str(directory / "params.json"),
         "K12AI_TASK_ID": launch.task_id,
