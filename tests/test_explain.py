@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from k12ai import report
 from k12ai.catalogue import CATALOGUE
 from k12ai.explain import explain, explain_end
 
@@ -221,6 +222,16 @@ def test_a_planted_failure_is_explained_with_its_values_and_its_line(name: str, 
 def test_the_line_is_the_students_own_also_where_a_library_raises(errors_of: Errors) -> None:
     (error,) = errors_of("import json\n\ndef load():\n    return json.loads('{')\n\nload()\n")
     assert (error["line"], error["source"]) == (4, "return json.loads('{')")
+
+
+@pytest.mark.parametrize("call", [lambda: report.metric(1), lambda: explain(None)])
+def test_the_line_is_the_students_own_also_where_this_package_raises(call: Callable[[], None]) -> None:
+    with pytest.raises((TypeError, AttributeError)) as raised:
+        call()
+    assert raised.traceback[-1].path != Path(__file__)
+    position = explain(raised.value).position
+    assert position is not None
+    assert position.file.endswith("test_explain.py")
 
 
 def test_a_syntax_error_in_another_file_of_the_project_is_found_there(errors_of: Errors) -> None:
