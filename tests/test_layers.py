@@ -25,7 +25,9 @@ ALLOWED = {
     "logs": {"settings"},
     "envelope": BASE,
     "stores": BASE | TOOLS,
-    "runtimes": BASE | TOOLS,
+    "failpoints": set(),
+    "images": {"_version", "frameworks"},
+    "runtimes": BASE | TOOLS | {"failpoints"},
     "monitor": BASE | TOOLS | {"runtimes"},
     "control": BASE | {"runtimes"},
     "platform": BASE | {"control", "envelope", "monitor"},
@@ -34,8 +36,12 @@ ALLOWED = {
     "report": {"explain"},
     "explain": {"texts", "catalogue"},
     "frameworks": {"texts", "errors", "report", "explain"},
-    "tasks": BASE | TOOLS | {"closing", "explain", "frameworks", "projects", "runtimes", "stores"},
-    "framework": BASE | {"envelope", "frameworks", "runtimes", "tasks"},
+    "tasks": BASE
+    | TOOLS
+    | {"closing", "explain", "failpoints", "frameworks", "images", "projects", "runtimes", "stores"},
+    "capacity": BASE | {"monitor", "tasks"},
+    "placement": BASE | {"frameworks", "images", "runtimes"},
+    "framework": BASE | {"envelope", "frameworks", "placement", "runtimes", "tasks"},
     "api": BASE
     | TOOLS
     | {"closing", "deferred", "envelope", "framework", "monitor", "platform", "projects", "stores", "tasks"},

@@ -22,10 +22,14 @@ USER = ""  # see the fixture `user`
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 
 
-@pytest.fixture(name="machine", scope="module")
-def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server without an Engine, with room for a few tasks at once."""
-    options = ("--max-tasks", "8", "--docker-host", "unix:///nonexistent/docker.sock")
+@pytest.fixture(name="machine", scope="module", params=["process", "docker"])
+def _machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with room for a few tasks at once, without an Engine or with every task in a container."""
+    engine = "unix:///nonexistent/docker.sock"
+    if request.param == "docker":
+        request.getfixturevalue("task_images")
+        engine = request.getfixturevalue("docker_host")
+    options = ("--max-tasks", "8", "--runtime", request.param, "--docker-host", engine)
     with Server(tmp_path_factory.mktemp("tasks") / "data", *options) as server:
         yield server
 
@@ -191,14 +195,15 @@ def test_a_task_is_a_container_in_the_stats_and_container_stop_stops_it(
     machine: Server, client: Client, eventually: Eventually
 ) -> None:
     started = start(machine, SLEEP)
-    shown = eventually(lambda: machine.containers().get(started["task_id"]), within_s=20)
+    container_id = eventually(lambda: client.task(started["task_id"]).container_id, within_s=20)
+    shown = eventually(lambda: machine.containers().get(container_id), within_s=20)
     assert (shown["op"], shown["user"], shown["service_uuid"]) == ("runcode.start", USER, "p1")
     assert shown["service_name"] == "k12py"
-    stopped = machine.stop(started["task_id"], timeout=10)
-    assert strict(stopped)["message"] == f"container id {started['task_id']} stop success"
+    stopped = machine.stop(container_id, timeout=10)
+    assert strict(stopped)["message"] == f"container id {container_id} stop success"
     assert client.task(started["task_id"]).state == "stopped"
-    assert strict(machine.stop(started["task_id"]))["message"].endswith("stop success")
-    eventually(lambda: started["task_id"] not in machine.containers())
+    assert strict(machine.stop(container_id))["message"].endswith("stop success")
+    eventually(lambda: container_id not in machine.containers())
 
 
 # --- the modern routes ------------------------------------------------------------------------
@@ -407,7 +412,9 @@ def test_a_flood_of_output_is_kept_within_bounds_and_blocks_nobody(client: Clien
     assert 5 << 20 < len(output) <= 10 << 20
 
 
-@pytest.mark.parametrize(("field", "value"), [("framework", 1), ("op", None), ("params", []), ("limits", "none")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("framework", 1), ("op", None), ("params", []), ("limits", "none")]
+)
 def test_a_field_of_a_wrong_type_is_named(machine: Server, field: str, value: object) -> None:
     wanted = {"framework": "k12py", "op": "runcode.start", "user": USER, "service_uuid": "p1"}
     answer = machine.post("/api/v1/tasks", wanted | {"params": {"code": "pass"}, field: value})

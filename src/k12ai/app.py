@@ -16,24 +16,28 @@ from k12ai.api.platform import PlatformRoutes
 from k12ai.api.tasks import TaskRoutes
 from k12ai.api.wire import HttpApp
 from k12ai.background import Background, every
+from k12ai.capacity import measured
 from k12ai.closing import Closing
 from k12ai.control import Control
 from k12ai.deferred import Deferred
 from k12ai.framework import FrameworkService
 from k12ai.monitor.monitor import Monitor
+from k12ai.placement import Placement
 from k12ai.platform import Platform
 from k12ai.projects import ProjectFiles
 from k12ai.runtimes.base import Runtime
-from k12ai.runtimes.docker import DockerRuntime
+from k12ai.runtimes.docker_tasks import DockerTasks
 from k12ai.runtimes.process import ProcessRuntime
 from k12ai.runtimes.walls import say_walls
 from k12ai.settings import Settings
 from k12ai.stores.sql import SqlStore
 from k12ai.tasks.feed import Feed
 from k12ai.tasks.manager import TaskManager
+from k12ai.tasks.queue import Queue
 from k12ai.tasks.registry import Registry
 
 SWEEP_S = 600.0
+TIDY_S = 60.0
 
 
 class Apps(NamedTuple):
@@ -52,32 +56,39 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
     """
     data_dir = Path(settings.data_dir)
     files = ProjectFiles(
-        data_dir, max_file_bytes=settings.max_file_bytes, max_project_bytes=settings.max_project_bytes
+        data_dir,
+        max_file_bytes=settings.max_file_bytes,
+        max_project_bytes=settings.max_project_bytes,
+        max_files=settings.max_project_files,
     )
     async with (
         SqlStore(data_dir) as store,
-        DockerRuntime(settings.docker_host, relist_s=settings.engine_relist_s) as docker,
+        DockerTasks(settings.docker_host, data_dir, relist_s=settings.engine_relist_s) as docker,
         ProcessRuntime(data_dir) as process,
-        Monitor(_runtimes(docker, process), interval_s=settings.sample_interval_s) as monitor,
+        Monitor(_watched(docker, process), interval_s=settings.sample_interval_s) as monitor,
         Background() as background,
     ):
         registry = Registry.installed()
-        tasks = TaskManager(store, process, registry, files.project_dir, background, settings)
+        queue = Queue(lambda: measured(monitor.latest, settings))
+        runtimes = {each.name: each for each in (process, docker)}
+        tasks = TaskManager(store, runtimes, registry, queue, files.project_dir, background, settings)
         await tasks.resume()
-        platform = Platform(monitor, Control(_runtimes(docker, process), tasks.settled))
+        platform = Platform(monitor, Control(_watched(docker, process), tasks.settled))
         deferred = Deferred(store, background, platform.perform, keep_s=settings.result_retention_s)
         await deferred.resume()
         file_routes = FilesRoutes(files)
         background.start("clear-uploads", file_routes.clear_leftovers())
         background.keep_running("sweep", lambda: every(SWEEP_S, store.sweep))
         background.keep_running("sweep-tasks", lambda: every(SWEEP_S, tasks.sweep))
+        background.keep_running("tidy-tasks", lambda: every(TIDY_S, tasks.tidy))
+        background.keep_running("queue", tasks.watch_queue)
         say_walls(process.walls)
 
         counts = HttpCounts()
         kv = KvRoutes(store, closing)
         pages = Pages(monitor, closing, registry_of(monitor, counts, docker.engine.calls))
         limit = settings.max_body_bytes
-        service = FrameworkService(tasks, registry)
+        service = FrameworkService(tasks, registry, Placement(settings.runtime, docker))
         resources = TaskRoutes(service, Feed(store, closing), monitor, closing)
         routes = Routes(
             published={
@@ -90,6 +101,6 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
         yield Apps(application(settings, counts, routes), guarded(kv.handle, settings, counts))
 
 
-def _runtimes(*runtimes: Runtime) -> Sequence[Runtime]:
+def _watched(*runtimes: Runtime) -> Sequence[Runtime]:
     """Return every runtime that can be watched and controlled, whichever new tasks start in."""
     return runtimes

@@ -29,6 +29,7 @@
     ├── TaskRunning                  100204  409
     ├── TaskNotFound                 100205  404
     ├── FrameworkNotInstalled        100202  501
+    ├── ImageMissing                 100202  501
     ├── TooManyRequestsPending       100210  429
     ├── Unavailable                  (503, 504: try again)
     │   ├── EngineUnavailable        100610  503
@@ -339,6 +340,22 @@ class FrameworkNotInstalled(K12AIError):
             Text(
                 f"{framework} needs {names}; the operator can install it with: pip install 'k12ai[{extra}]'",
                 f"{framework} 需要 {names}；管理员可以安装：pip install 'k12ai[{extra}]'",
+            )
+        )
+
+
+class ImageMissing(K12AIError):
+    """The Engine does not have the image that a framework's tasks run in."""
+
+    status = 501
+    code = 100202
+
+    def __init__(self, framework: str, image: str) -> None:
+        super().__init__(
+            Text(
+                f"{framework} needs the image {image}; the operator can make it with: "
+                f"k12ai images build {framework}",
+                f"{framework} 需要镜像 {image}；管理员可以构建：k12ai images build {framework}",
             )
         )
 

@@ -9,6 +9,7 @@ from k12ai.envelope import decode_framework_request, decode_object
 from k12ai.errors import BadParameter, InvalidValue
 from k12ai.frameworks.base import Schema
 from k12ai.models import DEFAULT_GRACE_S, Answer, FrameworkRequest
+from k12ai.placement import Placement
 from k12ai.runtimes.base import LogPiece
 from k12ai.task import FrameworkInfo, Limits, StartedMessage, Task, TaskRequest
 from k12ai.tasks.manager import TaskManager
@@ -26,9 +27,10 @@ _STOPPED = Text("task service success", "任务服务成功")
 class FrameworkService:
     """Starts and stops tasks for whoever asks."""
 
-    def __init__(self, manager: TaskManager, registry: Registry) -> None:
+    def __init__(self, manager: TaskManager, registry: Registry, placement: Placement) -> None:
         self._manager = manager
         self._registry = registry
+        self._placement = placement
 
     async def execute(self, body: bytes, language: Language, idempotency_key: str | None) -> tuple[int, Answer]:
         """Carry out a published request; return the HTTP status and the answer."""
@@ -58,8 +60,9 @@ class FrameworkService:
             allowed = Text(f"1 to {MAX_IDEMPOTENCY_KEY} characters", f"1 到 {MAX_IDEMPOTENCY_KEY} 个字符")
             raise InvalidValue("Idempotency-Key", allowed)
         params = self._registry.check(wanted.framework, wanted.op, wanted.params)
+        runtime = await self._placement.runtime_for(self._registry.get(wanted.framework))
         checked = msgspec.structs.replace(wanted, params=params)
-        return await self._manager.submit(checked, idempotency_key=idempotency_key)
+        return await self._manager.submit(checked, runtime, idempotency_key=idempotency_key)
 
     async def tasks(self, user: str | None, service_uuid: str | None, active: bool | None) -> Sequence[Task]:
         """Return the tasks that fit, newest first."""
@@ -96,7 +99,7 @@ class FrameworkService:
         self._registry.get(request.service_name)
         start_op = request.op.removesuffix(".stop") + ".start"
         task = self._manager.running(request.user, request.service_uuid, start_op)
-        return await self._manager.stop(task.task_id, grace_s=grace_s)
+        return await self._manager.stop(task.task_id, grace_s=grace_s, by=request.user)
 
     def schema(self, body: bytes) -> Schema:
         """Return the JSON Schema of an op's parameters."""

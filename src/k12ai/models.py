@@ -27,6 +27,8 @@ LABEL_SERVICE_NAME = "k12ai.service.name"
 LABEL_OP = "k12ai.service.op"
 LABEL_USER = "k12ai.service.user"
 LABEL_SERVICE_UUID = "k12ai.service.uuid"
+LABEL_TASK_ID = "k12ai.task.id"
+LABEL_INSTANCE = "k12ai.instance"
 
 MAX_GRACE_S = 600
 DEFAULT_GRACE_S = 10

@@ -89,6 +89,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1)],
         Meta(description="Tasks that run at once; the others wait their turn. By default one a processor."),
     ] = msgspec.field(default_factory=lambda: os.cpu_count() or 1)
+    max_tasks_per_user: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Tasks of one user that run at once; none: as many as there are places."),
+    ] = None
+    tasks_cpus: Annotated[
+        Annotated[float, Meta(gt=0)],
+        Meta(description="Processors that tasks which ask for some share among them. By default all."),
+    ] = msgspec.field(default_factory=lambda: float(os.cpu_count() or 1))
+    tasks_memory_bytes: Annotated[
+        Annotated[int, Meta(ge=64 << 20)] | None,
+        Meta(description="Memory that tasks share among them; none: all that the machine has."),
+    ] = None
     task_wall_time_s: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_WALL_TIME_S)],
         Meta(description="Seconds that a task may run where it does not ask for less or more."),
@@ -111,6 +123,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_project_bytes: Annotated[
         Annotated[int, Meta(ge=1024)], Meta(description="Most that the files of one project may take together.")
     ] = 10 * 1024**3
+    max_project_files: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)],
+        Meta(description="Most files and directories that may be put into one project."),
+    ] = 10_000
     max_body_bytes: Annotated[
         Annotated[int, Meta(ge=1024)],
         Meta(description="Largest request body outside of the key-value store."),
@@ -257,6 +273,7 @@ def described() -> list[tuple[str, str, str]]:
         "data_dir": "~/.local/share/k12ai",
         "docker_host": DEFAULT_DOCKER_HOST,
         "max_tasks": "processors",
+        "tasks_cpus": "processors",
     }
     rows = []
     for field in msgspec.structs.fields(Settings):

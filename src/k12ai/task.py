@@ -14,13 +14,17 @@ TaskState = Literal["queued", "starting", "running", "stopping", "succeeded", "f
 ENDED: frozenset[TaskState] = frozenset({"succeeded", "failed", "stopped"})
 
 Reason = Literal[
-    "waiting_cpu",  # queued: as many tasks run as may run at once
+    "waiting_cpu",  # queued: as many tasks run as may run at once, or it needs more processors than are left
+    "waiting_memory",  # queued: what is free does not suffice beside what the running tasks may still take
+    "waiting_gpu",  # queued: every GPU that would do is taken
+    "quota",  # queued: as many tasks of its user run as may run at once
     "exited",  # its program ended by itself; `exit_code` says how
     "signal",  # its program was ended by a signal that nobody of the platform sent
     "oom",  # it needed more memory than it may have
     "timeout",  # its time was over
     "start_failed",  # its program could not be started
     "stopped_by_user",
+    "stop_incomplete",  # it was stopped, and something of it is left: `survivors`, `gpu_memory_left_bytes`
     "lost",  # it vanished without a trace, as when the machine went down
 ]
 
@@ -36,6 +40,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     wall_time_s: Annotated[int, Meta(ge=1, le=MAX_WALL_TIME_S)] | None = None
     memory_bytes: Annotated[int, Meta(ge=64 << 20, le=1 << 62)] | None = None
     processes: Annotated[int, Meta(ge=8, le=32768)] | None = None
+    cpus: Annotated[float, Meta(gt=0, le=4096)] | None = None
+    gpus: Annotated[int, Meta(ge=0, le=64)] | None = None
+    gpu_memory_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 62)] | None = None
 
 
 class Task(Struct, frozen=True, kw_only=True):
@@ -45,6 +52,10 @@ class Task(Struct, frozen=True, kw_only=True):
     is the catalogue's for how it ended: 100003 finished, 100004 stopped, or what went wrong.
     ``killed`` tells whether a stop needed SIGKILL; ``survivors`` are processes that even that did not
     end. ``oom_kills`` counts processes that the kernel killed for memory, also in a task that succeeded.
+    ``container_id`` are the 12 digits under which it is in the stats, ``gpus`` the indexes of the devices
+    that it was given. ``stopped_by`` is who asked for its stop, ``gpu_memory_left_bytes`` what its processes
+    still held of GPUs after its end. While it waits, ``position`` counts from 1 and ``expected_wait_s`` is an
+    estimate, null where there is no history.
     """
 
     task_id: str
@@ -62,7 +73,13 @@ class Task(Struct, frozen=True, kw_only=True):
     killed: bool = False
     survivors: list[int] = []
     detail: str = ""
+    stopped_by: str = ""
+    gpu_memory_left_bytes: int = 0
     runtime: str = ""
+    container_id: str = ""
+    gpus: list[int] = []
+    position: int | None = None
+    expected_wait_s: float | None = None
     limits: Limits = Limits()
     params: dict[str, Any] = {}
     created_at: datetime

@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 
 from k12ai.errors import ContainerNotFound
-from k12ai.runtimes.base import Launch, TaskRuntime
+from k12ai.frameworks.py.framework import PyFramework
+from k12ai.images import image_of
+from k12ai.runtimes.base import Launch, TaskRuntime, Unit
 from k12ai.runtimes.cgroups import Cgroups
+from k12ai.runtimes.docker_tasks import DockerTasks
 from k12ai.runtimes.process import ProcessRuntime
 from k12ai.task import Limits
 
 OpenRuntime = Callable[[], AbstractAsyncContextManager[TaskRuntime]]
 
+DOCKER_HOST = "unix:///var/run/docker.sock"
 RUNTIMES: dict[str, Callable[[Path], AbstractAsyncContextManager[TaskRuntime]]] = {
+    "docker": lambda data_dir: DockerTasks(DOCKER_HOST, data_dir),
     "process": ProcessRuntime,
     "process, bare": lambda data_dir: ProcessRuntime(
         data_dir, cgroups=Cgroups(Path("/nowhere")), sandbox=False
@@ -29,17 +34,35 @@ HEEDS_TERM = f"import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); {S
 
 
 @pytest.fixture(name="open_runtime", params=sorted(RUNTIMES))
-def _open_runtime(request: pytest.FixtureRequest, tmp_path: Path) -> OpenRuntime:
+async def _open_runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenRuntime]:
     """Open the runtime; opening it again finds the same tasks."""
-    return lambda: RUNTIMES[request.param](tmp_path / "data")
+    if request.param == "docker":
+        request.getfixturevalue("task_images")
+    data_dir = tmp_path / "data"
+    yield lambda: RUNTIMES[request.param](data_dir)
+    if (data_dir / "tasks").exists():
+        async with RUNTIMES[request.param](data_dir) as runtime:
+            await clean_up(runtime, data_dir)
 
 
 @pytest.fixture(name="runtime")
 async def _runtime(open_runtime: OpenRuntime) -> AsyncIterator[TaskRuntime]:
     async with open_runtime() as runtime:
         yield runtime
-        await asyncio.gather(*(runtime.ask_to_stop(each, 0) for each in list(runtime.units)))
-        await asyncio.gather(*(runtime.wait(each) for each in list(runtime.units)))
+
+
+async def clean_up(runtime: TaskRuntime, data_dir: Path) -> None:
+    """End whatever a test has left, and leave no container behind."""
+    for path in (data_dir / "tasks").iterdir():
+        await runtime.ask_to_stop(path.name, 0)
+        await runtime.wait(path.name)
+        await runtime.settle(path.name)
+
+
+def unit_of(runtime: TaskRuntime, task_id: str) -> Unit | None:
+    """Return what the stats show of a task."""
+    wanted = runtime.container_of(task_id)
+    return next((unit for unit in runtime.units.values() if unit.short_id == wanted), None)
 
 
 @pytest.fixture(name="launch")
@@ -62,6 +85,7 @@ def _launch(tmp_path: Path) -> Callable[..., Launch]:
             "project_dir": project,
             "limits": Limits(wall_time_s=60, processes=256),
             "account_number": number,
+            "image": image_of(PyFramework()),
         }
         return Launch(**(values | fields))
 
@@ -87,7 +111,7 @@ async def test_a_task_runs_in_its_project_and_its_end_is_told(
     end = await runtime.wait(wanted.task_id)
     assert (end.reason, end.exit_code, end.signal, end.killed) == ("exited", 3, None, False)
     assert printed(runtime, wanted.task_id) == f"{wanted.project_dir}\noops\n"
-    assert wanted.task_id not in runtime.units
+    assert unit_of(runtime, wanted.task_id) is None
 
 
 async def test_a_task_finds_what_it_was_promised_and_nothing_of_the_servers(
@@ -114,16 +138,17 @@ async def test_a_running_task_is_a_unit_with_figures(
 ) -> None:
     wanted = launch("print('up', flush=True)\nx = bytearray(50 << 20)\nwhile True: pass")
     await runtime.launch(wanted)
-    unit = runtime.units[wanted.task_id]
-    assert (unit.short_id, unit.service_name, unit.op) == (wanted.task_id, "k12py", "runcode.start")
+    unit = unit_of(runtime, wanted.task_id)
+    assert unit is not None
+    assert (unit.service_name, unit.op) == ("k12py", "runcode.start")
     assert (unit.user, unit.service_uuid) == ("alice", wanted.service_uuid)
     await up(runtime, wanted.task_id)
-    before = (await runtime.usage())[wanted.task_id]
+    before = (await runtime.usage())[unit.container_id]
     await asyncio.sleep(0.3)
-    after = (await runtime.usage(fresh=True))[wanted.task_id]
+    after = (await runtime.usage(fresh=True))[unit.container_id]
     assert after.cpu_ns > before.cpu_ns
     assert after.memory_bytes > 30 << 20
-    assert runtime.unit_of(unit.pid) == wanted.task_id
+    assert runtime.unit_of(unit.pid) == unit.container_id
     assert runtime.unit_of(os.getpid()) is None
 
 
@@ -133,9 +158,12 @@ async def test_a_task_is_stopped_by_its_id_or_a_beginning_of_it(
 ) -> None:
     wanted = launch(SLEEP, task_id="abcdef012345")
     await runtime.launch(wanted)
-    assert await runtime.stop("abcdef012345"[:beginning], grace_s=10) == "abcdef012345"
+    shown = runtime.container_of(wanted.task_id)
+    assert await runtime.stop(shown[:beginning], grace_s=10) == shown
     assert (await runtime.wait(wanted.task_id)).reason == "stopped"
-    assert await runtime.stop("abcdef012345", grace_s=10) == "abcdef012345", "stopping again says the same"
+    await runtime.settle(wanted.task_id)
+    assert await runtime.stop(shown, grace_s=10) == shown, "stopping again says the same"
+    assert await runtime.stop(wanted.task_id, grace_s=10) == shown, "a task is also known by its own id"
 
 
 @pytest.mark.parametrize("wanted", ["unknow", "", "*", "abc", "ffffffffffff", "../../etc"])
@@ -195,7 +223,7 @@ async def test_a_stop_while_it_starts_is_a_stop(
     end = await runtime.wait(wanted.task_id)
     await starting
     assert end.reason == "stopped"
-    assert wanted.task_id not in runtime.units
+    assert unit_of(runtime, wanted.task_id) is None
 
 
 async def test_its_time_is_over_when_it_is_over(runtime: TaskRuntime, launch: Callable[..., Launch]) -> None:
@@ -220,17 +248,19 @@ async def test_a_task_outlives_its_server_and_is_found_again(
         await runtime.launch(goes_on)
         await runtime.launch(ends)
         await up(runtime, goes_on.task_id)
-        pid = runtime.units[goes_on.task_id].pid
+        before = unit_of(runtime, goes_on.task_id)
     await asyncio.sleep(1)
     async with open_runtime() as runtime:
         assert runtime.has(goes_on.task_id)
         async with asyncio.timeout(10):
-            while goes_on.task_id not in runtime.units:
+            follower = asyncio.ensure_future(runtime.wait(goes_on.task_id))
+            while (now := unit_of(runtime, goes_on.task_id)) is None:
                 await asyncio.sleep(0.01)
-        assert runtime.units[goes_on.task_id].pid == pid
+        assert before is not None
+        assert now.pid == before.pid
         assert (await runtime.wait(ends.task_id)).exit_code == 5, "what ended meanwhile is collected"
         await runtime.ask_to_stop(goes_on.task_id, 5)
-        assert (await runtime.wait(goes_on.task_id)).reason == "stopped"
+        assert (await follower).reason == "stopped"
 
 
 async def test_a_task_that_the_runtime_knows_nothing_of_is_lost(runtime: TaskRuntime) -> None:

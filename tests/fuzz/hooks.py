@@ -118,9 +118,7 @@ def _correct_task(operation: str, body: Any) -> None:
     """
     if not isinstance(body, dict):
         return
-    limits = body.get("limits")
-    if isinstance(limits, dict):
-        body["limits"] = {name: None if given is None else int(given) for name, given in limits.items()}
+    _ask_for_little(body.get("limits"))
     if operation in (*_EXECUTE, "schema"):
         verb = str(body["op"]).rpartition(".")[2]
         body |= {"service_name": "k12py", "op": f"runcode.{verb}", "user": "fuzz", "service_uuid": "fuzz"}
@@ -130,6 +128,14 @@ def _correct_task(operation: str, body: Any) -> None:
     elif operation == "task_submit":
         body |= {"framework": "k12py", "op": "runcode.start", "user": "fuzz", "service_uuid": "fuzz"}
         body["params"] = dict(_HARMLESS)
+
+
+def _ask_for_little(limits: Any) -> None:
+    """Leave whole numbers, and nothing that this machine may not have."""
+    if isinstance(limits, dict):
+        for name in ("cpus", "gpus", "gpu_memory_bytes", "memory_bytes"):
+            limits.pop(name, None)
+        limits.update({name: None if given is None else int(given) for name, given in limits.items()})
 
 
 def _correct_key(headers: Any) -> None:

@@ -23,7 +23,9 @@ class Server:
             *("--data-dir", str(data_dir), *options),
         ]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("K12AI_")}
-        self._environ = {**kept, "PYTHONWARNINGS": "error", **(environ or {})}
+        # Which images this machine happens to have must not decide what a test is about.
+        chosen = {"PYTHONWARNINGS": "error", "K12AI_RUNTIME": "process"}
+        self._environ = {**kept, **chosen, **(environ or {})}
         self.url = ""
 
     def __enter__(self) -> Self:

@@ -16,8 +16,10 @@ from k12ai.runtimes.process import ProcessRuntime
 from k12ai.settings import Settings
 from k12ai.stores.sql import SqlStore
 from k12ai.task import Limits, Message, Task, TaskRequest
+from k12ai.tasks.admission import Machine
 from k12ai.tasks.feed import Feed
 from k12ai.tasks.manager import TaskManager
+from k12ai.tasks.queue import Measured, Queue
 from k12ai.tasks.registry import Registry
 from k12ai.texts import Text
 
@@ -60,7 +62,7 @@ class House:
     async def submit(self, source: str, **fields: Any) -> Task:
         key = fields.pop("idempotency_key", None)
         wanted = request(source, **fields)
-        return await self.manager.submit(wanted, idempotency_key=key)
+        return await self.manager.submit(wanted, "process", idempotency_key=key)
 
     async def ended(self, task: Task) -> Task:
         while not (found := await self.manager.task(task.task_id)).ended:
@@ -105,9 +107,14 @@ def _open_house(tmp_path: Path) -> OpenHouse:
     @contextlib.asynccontextmanager
     async def house(**settings: Any) -> AsyncIterator[House]:
         chosen = msgspec.structs.replace(Settings(), **({"max_tasks": 8} | settings))
+        machine = Machine(chosen.max_tasks, 8, 64 << 30, 64 << 30, places_per_user=chosen.max_tasks_per_user)
+        queue = Queue(lambda: Measured(machine, {}))
         async with SqlStore(data_dir) as store, ProcessRuntime(data_dir) as runtime, Background() as background:
-            manager = TaskManager(store, runtime, Registry([Scripted()]), project_dir, background, chosen)
+            manager = TaskManager(
+                store, {"process": runtime}, Registry([Scripted()]), queue, project_dir, background, chosen
+            )
             await manager.resume()
+            background.keep_running("queue", manager.watch_queue)
             yield House(store, runtime, manager)
 
     return house

@@ -1,5 +1,6 @@
 """``k12ai submit``, ``ps``, ``logs``, ``frameworks``: tasks from the terminal."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.text import Text as Styled
 
 from k12ai.cli.words import language, printable
 from k12ai.client import Client, TaskHandle
+from k12ai.client.progress import standing
 from k12ai.task import TASK_ID_DIGITS, Task
 from k12ai.texts import Text
 
@@ -37,6 +39,14 @@ _STATES = {
     "failed": Text("failed", "已失败"),
     "stopped": Text("stopped", "已停止"),
 }
+
+_REASONS = {
+    "waiting_cpu": Text("waits for a processor", "等待处理器"),
+    "waiting_memory": Text("waits for memory", "等待内存"),
+    "waiting_gpu": Text("waits for a GPU", "等待 GPU"),
+    "quota": Text("waits for a task of the same user", "等待同一用户的其他任务"),
+}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt]?)(?:i?[Bb])?")
 
 
 class BadParam(Exception):
@@ -115,9 +125,27 @@ def _table(tasks: Sequence[Task]) -> Table:
             Styled(task.task_id, style="cyan"),
             *(Styled(printable(word)) for word in words),
             state,
-            Styled(task.reason or "", style="dim"),
+            Styled(_reason(task), style="dim"),
         )
     return table
+
+
+def _reason(task: Task) -> str:
+    """Return why a task is as it is, in words, and where it stands while it waits."""
+    words = _REASONS[task.reason].pick(language()) if task.reason in _REASONS else task.reason or ""
+    if task.state == "queued":
+        return f"{words} {standing(msgspec.structs.replace(task, reason=None))}".strip()
+    return f"{words} GPU {','.join(map(str, task.gpus))}".strip() if task.gpus and not task.ended else words
+
+
+def size_of(text: str | None) -> int | None:
+    """Return a size in bytes: a number, with K, M, G or T for powers of 1024. Raises `BadParam`."""
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise BadParam(f"{text}: 512M, 4G, 1.5G")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _say_error(body: dict[str, Any]) -> None:

@@ -13,17 +13,25 @@ _CURVE_WIDTH = 16
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 
-def show_progress(task: Task, messages: Iterable[Message], console: Console | None = None) -> Iterator[Message]:
-    """Pass on the messages, drawing what they say of how far the task is, and the curve of its figures."""
+def show_progress(
+    task: Task, told: Iterable[Message | Task], console: Console | None = None
+) -> Iterator[Message | Task]:
+    """Pass on what is told, drawing how far the task is and the curve of its figures.
+
+    That is its messages and, while it waits for its turn, the task itself.
+    """
     console = console or Console()
     title = f"{task.framework} {task.op}"
     with _NotebookRow() if console.is_jupyter else _TerminalRow(console) as row:
         state = _State(title, task.state)
         row.draw(state)
-        for message in messages:
-            if isinstance(message.body, dict) and state.take(message.type, message.body):
+        for each in told:
+            if isinstance(each, Task):
+                state.take_standing(each)
                 row.draw(state)
-            yield message
+            elif isinstance(each.body, dict) and state.take(each.type, each.body):
+                row.draw(state)
+            yield each
 
 
 class _State:
@@ -51,6 +59,10 @@ class _State:
             self._take_state(str(body.get("value")), body.get("reason"))
         return True
 
+    def take_standing(self, task: Task) -> None:
+        """Take in where a task stands that waits."""
+        self.description = f"{self._title} {' '.join((task.state, standing(task))).strip()}"
+
     def _take_progress(self, progress: dict[str, Any]) -> None:
         done, total = progress.get("done"), progress.get("total")
         known = isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0
@@ -63,6 +75,22 @@ class _State:
         self.description = f"{self._title} {words}"
         if state in ("succeeded", "failed", "stopped"):
             self.done, self.total, self.share = 1, 1, ""
+
+
+def standing(task: Task) -> str:
+    """Return what a task waits for, its place in the queue and how long it should take, as far as known."""
+    words = [f"({task.reason})"] if task.reason else []
+    if task.position is not None:
+        words.append(f"#{task.position}")
+    if task.expected_wait_s is not None:
+        words.append(f"~{_duration(task.expected_wait_s)}")
+    return " ".join(words)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class _TerminalRow:

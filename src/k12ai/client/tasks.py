@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # One blocking read; a longer wait is made of several, so that a dead connection is noticed.
 LONGEST_READ_S = 30.0
+# While a task waits for its turn, where it stands is worth a look as often as this.
+STANDING_S = 2.0
 
 
 class TaskFailed(ClientError):
@@ -62,14 +64,22 @@ class TaskHandle:
 
         ``types`` are ``status metrics error result``; all of them where none is named.
         """
+        for found in self._followed(*types, follow=follow):
+            if isinstance(found, Message):
+                yield found
+
+    def _followed(self, *types: MessageType, follow: bool) -> Iterator[Message | Task]:
+        """Yield what the task says and, as long as it waits for its turn, the task itself now and then."""
         cursor = 0
         while True:
-            ended = self.task.ended  # before reading: nothing is said after the end
-            found = self._client.messages(
-                self.task_id, cursor, types=types, wait_s=LONGEST_READ_S if follow and not ended else 0.0
-            )
+            task = self.task  # before reading: nothing is said after the end
+            if follow and task.state == "queued":
+                yield task
+            longest_s = STANDING_S if task.state == "queued" else LONGEST_READ_S
+            wait_s = longest_s if follow and not task.ended else 0.0
+            found = self._client.messages(self.task_id, cursor, types=types, wait_s=wait_s)
             yield from found.messages
-            if not found.messages and found.cursor == cursor and (ended or not follow):
+            if not found.messages and found.cursor == cursor and (task.ended or not follow):
                 return
             cursor = found.cursor
 
@@ -81,7 +91,7 @@ class TaskHandle:
         """Return the task once it has ended, however it ended, showing how far it is meanwhile."""
         from k12ai.client.progress import show_progress
 
-        watched = self.messages()
+        watched = self._followed(follow=True)
         for _ in show_progress(self._task, watched) if progress else watched:
             pass
         return self.task

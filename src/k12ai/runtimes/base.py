@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -104,9 +104,10 @@ class Runtime(ABC):
 class Launch(Struct, frozen=True, kw_only=True):
     """Everything that a runtime has to know to start a task.
 
-    ``arguments`` follow the Python interpreter. ``params`` is the JSON that the task finds at
-    ``K12AI_PARAMS``; ``project_dir`` is where it starts and the only place that it may write to.
-    ``account_number`` is the user's, for runtimes that give each user an account.
+    ``arguments`` follow the Python interpreter, in a container that of ``image``. ``params`` is the
+    JSON that the task finds at ``K12AI_PARAMS``; ``project_dir`` is where it starts and the only place
+    that it may write to. ``account_number`` is the user's, for runtimes that give each user an account.
+    ``gpus`` are the indexes of the devices that it may use, as the driver counts them.
     """
 
     task_id: str
@@ -120,6 +121,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     limits: Limits
     account_number: int | None = None
     network: bool = False
+    image: str = ""
+    gpus: Sequence[int] = ()
 
 
 class End(Struct, frozen=True, kw_only=True):
@@ -168,6 +171,21 @@ class TaskRuntime(Runtime):
         """Have a task end within ``grace_s``, also one that is only about to start; `wait` tells when.
 
         Asking again with a shorter grace shortens it.
+        """
+
+    @abstractmethod
+    def container_of(self, task_id: str) -> str:
+        """Return the 12 digits that clients see of a task that runs; empty where it does not."""
+
+    @abstractmethod
+    async def settle(self, task_id: str) -> None:
+        """Let go of what is of no use once the end of a task is on record; output and journal stay."""
+
+    @abstractmethod
+    async def tidy(self, is_alive: Callable[[str], Awaitable[bool]]) -> None:
+        """Remove what runs for this server and is no task of it that has not ended; nothing else is touched.
+
+        ``is_alive`` tells of a task whether it is on record and has not ended.
         """
 
     @abstractmethod

@@ -64,7 +64,7 @@ class DockerRuntime(Runtime):
         self._worker = await self._exits.enter_async_context(Worker("k12ai-cgroups"))
         # The Engine goes on with a stop that was asked for; only the waiting for it ends here.
         self._background = await self._exits.enter_async_context(Background())
-        self._background.keep_running("docker-follow", self._follow)
+        self._background.keep_running("docker-follow", self._follow_events)
         self._background.keep_running("docker-measure-remote", self._measure_remote)
         # So that the first answer after the start is complete where the Engine is well.
         with contextlib.suppress(TimeoutError):
@@ -149,7 +149,7 @@ class DockerRuntime(Runtime):
 
     # --- membership ------------------------------------------------------------------------------
 
-    async def _follow(self) -> None:
+    async def _follow_events(self) -> None:
         while True:
             try:
                 async with self.engine.events() as next_id:

@@ -6,11 +6,12 @@ import contextlib
 import datetime
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import aiodocker
 import aiohttp
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -28,6 +29,8 @@ CALL_DEADLINE_S = 3.0
 # While a call may take long: with the second between two looks, who waits hears of it within 5 s.
 SIGN_OF_LIFE_S = 2.0
 STATS_DEADLINE_S = 10.0
+# A class that starts at once keeps the Engine busy: starts queue up in it.
+LAUNCH_DEADLINE_S = 60.0
 MAX_LABEL_LENGTH = 256
 
 # What changes whether a container runs, or what is known of it.
@@ -49,12 +52,22 @@ class NoSuchContainer(Exception):
     """The Engine does not know this container (any more)."""
 
 
+class LaunchRefused(Exception):
+    """The Engine answers that it will not make or start a container; the message is its own."""
+
+
 class Listed(Struct, frozen=True):
-    """A row of the Engine's list of containers."""
+    """A row of the Engine's list of containers; ``created_at`` is in seconds since the epoch."""
 
     container_id: str
-    service_name: str
     state: str
+    created_at: float
+    labels: Mapping[str, str]
+
+    @property
+    def service_name(self) -> str:
+        """The service that it belongs to."""
+        return self.labels.get(LABEL_SERVICE_NAME, "")
 
     @property
     def running(self) -> bool:
@@ -62,12 +75,35 @@ class Listed(Struct, frozen=True):
         return self.state in ("running", "paused", "restarting")
 
 
+class ContainerState(Struct, frozen=True, rename="pascal"):
+    """``State`` of the Engine's inspection: what is known of a container's life."""
+
+    status: str
+    running: bool
+    restarting: bool
+    oom_killed: bool = msgspec.field(name="OOMKilled")
+    exit_code: int
+    error: str
+    started_at: str
+    finished_at: str
+
+    @property
+    def began_at(self) -> datetime.datetime:
+        """When its first process began."""
+        return _time(self.started_at)
+
+    @property
+    def ended_at(self) -> datetime.datetime:
+        """When its first process ended."""
+        return _time(self.finished_at)
+
+
 class Engine:
     """One Docker Engine.
 
     Every call has a deadline. It raises `EngineUnavailable` when the Engine cannot be reached or
     answers what no Engine answers, `EngineTimeout` when it does not answer, `NoSuchContainer` for an
-    unknown container; nothing else.
+    unknown container; nothing else but what a call names.
     """
 
     def __init__(self, address: str) -> None:
@@ -98,18 +134,18 @@ class Engine:
 
         await self._call("ping", call, deadline_s=deadline_s)
 
-    async def labelled(self, *, id_part: str | None = None) -> list[Listed]:
-        """Return every container, running or not, that carries the platform's label.
+    async def labelled(self, label: str = LABEL_SERVICE_NAME, *, id_part: str | None = None) -> list[Listed]:
+        """Return every container, running or not, that carries a label (``name`` or ``name=value``).
 
         With ``id_part``, those whose id contains it.
         """
-        filters: dict[str, list[str]] = {"label": [LABEL_SERVICE_NAME]}
+        filters: dict[str, list[str]] = {"label": [label]}
         if id_part is not None:
             filters["id"] = [id_part]
 
         async def call() -> list[Listed]:
             rows = await self._docker.containers.list(all=True, filters=filters)
-            return [Listed(row["Id"], row["Labels"].get(LABEL_SERVICE_NAME, ""), row["State"]) for row in rows]
+            return [Listed(row["Id"], row["State"], row["Created"], row["Labels"]) for row in rows]
 
         try:
             return await self._call("list", call)
@@ -127,6 +163,79 @@ class Engine:
             return await self._call("inspect", call)
         except NoSuchContainer:
             return None
+
+    async def create(self, name: str, body: Mapping[str, Any]) -> str:
+        """Make a container and return its id; one of this name that is there already is the one that is meant.
+
+        Raises `LaunchRefused`.
+        """
+
+        async def call() -> str:
+            try:
+                return (await self._docker.containers.create(dict(body), name=name)).id
+            except aiodocker.DockerError as error:
+                if error.status != 409:
+                    raise LaunchRefused(error.message) from None
+                return str((await self._docker.containers.container(name).show())["Id"])
+
+        return await self._call("create", call, deadline_s=LAUNCH_DEADLINE_S)
+
+    async def start(self, container_id: str) -> None:
+        """Start a container that has not been started yet. Raises `LaunchRefused`."""
+
+        async def call() -> None:
+            try:
+                await self._docker.containers.container(container_id).start()
+            except aiodocker.DockerError as error:
+                if error.status == 404 and "No such container" in error.message:
+                    raise
+                raise LaunchRefused(error.message) from None
+
+        await self._call("start", call, deadline_s=LAUNCH_DEADLINE_S)
+
+    async def find(self, name: str) -> str | None:
+        """Return the id of the container of this name; None where there is none."""
+
+        async def call() -> str:
+            return str((await self._docker.containers.container(name).show())["Id"])
+
+        try:
+            return await self._call("inspect", call)
+        except NoSuchContainer:
+            return None
+
+    async def state(self, container_id: str) -> ContainerState | None:
+        """Return what is known of a container's life; None where it does not exist."""
+
+        async def call() -> ContainerState:
+            shown = await self._docker.containers.container(container_id).show()
+            return msgspec.convert(shown["State"], ContainerState)
+
+        try:
+            return await self._call("inspect", call)
+        except NoSuchContainer:
+            return None
+
+    async def remove(self, container_id: str) -> None:
+        """Remove a container, running or not; one that is not there is removed already."""
+
+        async def call() -> None:
+            await self._docker.containers.container(container_id).delete(force=True)
+
+        with contextlib.suppress(NoSuchContainer):
+            await self._call("remove", call, deadline_s=LAUNCH_DEADLINE_S)
+
+    async def has_image(self, name: str) -> bool:
+        """Whether the Engine has an image."""
+
+        async def call() -> bool:
+            await self._docker.images.inspect(name)
+            return True
+
+        try:
+            return await self._call("image", call)
+        except NoSuchContainer:  # that is how a 404 is told
+            return False
 
     async def is_alive(self, container_id: str) -> bool:
         """Whether the container runs, or will be started again by its restart policy."""
@@ -226,7 +335,7 @@ class Engine:
     async def _translated(self, call: Awaitable[T]) -> T:
         try:
             return await call
-        except (TimeoutError, NoSuchContainer):
+        except (TimeoutError, NoSuchContainer, LaunchRefused):
             raise
         except aiodocker.DockerError as error:
             if error.status == 404:
@@ -325,3 +434,7 @@ def _nanoseconds(timestamp: str) -> int:
     seconds, _, fraction = timestamp.rstrip("Z").partition(".")
     whole = datetime.datetime.fromisoformat(seconds).replace(tzinfo=datetime.UTC)
     return int(whole.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
+
+
+def _time(timestamp: str) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(_nanoseconds(timestamp) / 1e9, datetime.UTC)

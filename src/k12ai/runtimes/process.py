@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -25,17 +24,18 @@ from msgspec import Struct
 
 from k12ai.background import Background
 from k12ai.errors import ContainerNotFound
-from k12ai.runtimes import process_tree, shim, task_log
-from k12ai.runtimes.base import Condition, End, Launch, LogPiece, TaskRuntime, Unit, is_id_or_prefix
+from k12ai.runtimes import process_tree, shim
+from k12ai.runtimes.base import Condition, End, Launch, Unit, is_id_or_prefix
 from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
+from k12ai.runtimes.followed import FollowedRuntime
 from k12ai.runtimes.task_cgroups import TaskCgroups
+from k12ai.runtimes.task_dirs import LOG_BYTES, Account, Kept, TaskDir
 from k12ai.runtimes.walls import Walls
 from k12ai.worker import Worker
 
 USAGE_DEADLINE_S = 0.8
 START_DEADLINE_S = 30.0
 FIRST_SIGN_POLL_S = 0.005
-LOG_BYTES = 10 * 1024 * 1024
 TIMEOUT_GRACE_S = 10
 MAX_OPEN_FILES = 4096
 
@@ -67,35 +67,20 @@ class _Exit(Struct, frozen=True, kw_only=True):
     ended_at: float = 0.0
 
 
-class _Kept(Struct, frozen=True):
-    """``task.json``: what the runtime has to know of a task it adopts."""
-
-    task_id: str
-    user: str
-    service_uuid: str
-    framework: str
-    op: str
-    memory_bytes: int | None
-    sandboxed: bool = False
-
-
-class ProcessRuntime(TaskRuntime):
+class ProcessRuntime(FollowedRuntime):
     """Tasks below ``data_dir/tasks``, each in a directory of its own that its shim and the server share."""
 
     name = "process"
+    marker = "spec.json"
 
     def __init__(self, data_dir: Path, *, cgroups: Cgroups | None = None, sandbox: bool = True) -> None:
-        self._data_dir = data_dir.expanduser().resolve()
-        self._tasks_dir = self._data_dir / "tasks"
+        super().__init__(data_dir)
         self._host_cgroups = cgroups or Cgroups()
         self._sandbox = sandbox
         self._units: dict[str, Unit] = {}
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Kept] = {}
         self._started: dict[str, _Started] = {}
         self._readers: dict[str, CgroupReader] = {}
-        self._ends: dict[str, asyncio.Task[End]] = {}
-        self._appeared: dict[str, asyncio.Event] = {}
-        self._preparing = asyncio.Lock()
         self._exits = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -158,93 +143,62 @@ class ProcessRuntime(TaskRuntime):
 
     # --- tasks -----------------------------------------------------------------------------------
 
-    async def launch(self, launch: Launch) -> None:
-        """See `TaskRuntime.launch`."""
-        async with self._preparing:
-            if not self.has(launch.task_id):
-                await asyncio.to_thread(self._prepare, launch)
-        follower = self._follow(launch.task_id)
-        appeared = asyncio.ensure_future(self._appeared[launch.task_id].wait())
-        await asyncio.wait([follower, appeared], return_when=asyncio.FIRST_COMPLETED)
-        appeared.cancel()
-
-    async def wait(self, task_id: str) -> End:
-        """See `TaskRuntime.wait`."""
-        if not self.has(task_id):
-            return End(reason="lost")
-        return await asyncio.shield(self._follow(task_id))
-
     async def ask_to_stop(self, task_id: str, grace_s: float) -> None:
         """See `TaskRuntime.ask_to_stop`."""
-        directory = self._tasks_dir / task_id
-        if (directory / "exit.json").exists():
+        directory = self._dir(task_id)
+        if directory.has("exit.json"):
             return
         with contextlib.suppress(OSError):  # on a full disk the shim takes the signal alone for a stop
-            _write(directory / "stop.json", msgspec.json.encode({"grace_s": grace_s}))
+            directory.write("stop.json", msgspec.json.encode({"grace_s": grace_s}))
         # The shim looks for this file after it has written its own, so one of the two sees the other's.
-        started = _started(directory)
+        started = directory.read("shim.json", _Started)
         if started is not None and process_tree.start_of(started.shim_pid) == started.shim_start:
             os.kill(started.shim_pid, signal.SIGTERM)
 
-    def has(self, task_id: str) -> bool:
-        """See `TaskRuntime.has`."""
-        return (self._tasks_dir / task_id / "spec.json").exists()
+    def container_of(self, task_id: str) -> str:
+        """See `TaskRuntime.container_of`; here a task is its own container."""
+        return task_id if task_id in self._units else ""
 
-    def journal_path(self, task_id: str) -> Path:
-        """See `TaskRuntime.journal_path`."""
-        return self._tasks_dir / task_id / "journal"
+    async def settle(self, task_id: str) -> None:
+        """See `TaskRuntime.settle`."""
 
-    def read_log(self, task_id: str, offset: int, limit_bytes: int) -> LogPiece:
-        """See `TaskRuntime.read_log`."""
-        return task_log.read(self._tasks_dir / task_id / "log", offset, limit_bytes)
+    async def tidy(self, is_alive: Callable[[str], Awaitable[bool]]) -> None:
+        """See `TaskRuntime.tidy`; a task that is on nobody's record is stopped."""
+        for task_id in list(self._units):
+            if not await is_alive(task_id):
+                log.warning("process.stray", task=task_id)
+                await self.ask_to_stop(task_id, 0)
 
     async def remove(self, task_id: str) -> None:
         """See `TaskRuntime.remove`."""
-        self._ends.pop(task_id, None)
-        self._appeared.pop(task_id, None)
         self._cgroups.remove(task_id)
-        await asyncio.to_thread(shutil.rmtree, self._tasks_dir / task_id, ignore_errors=True)
+        await super().remove(task_id)
 
     # --- starting --------------------------------------------------------------------------------
 
     def _prepare(self, launch: Launch) -> None:
         """Write down what is to be run; the last file is the one that makes it the runtime's."""
-        directory = self._tasks_dir / launch.task_id
-        shutil.rmtree(directory, ignore_errors=True)  # of a server that died in here
-        directory.mkdir(mode=0o711)
-        directory.chmod(0o711)
+        directory = self._dir(launch.task_id)
         account = None if launch.account_number is None else self.walls.account(launch.account_number)
-        for name, content in (("journal", b""), ("params.json", launch.params)):
-            _write(directory / name, content)
-            if account is not None:
-                os.chown(directory / name, *account)
-        if account is not None:
-            _hand_over(launch.project_dir, account)
-        kept = _Kept(
-            launch.task_id,
-            launch.user,
-            launch.service_uuid,
-            launch.framework,
-            launch.op,
-            launch.limits.memory_bytes,
-            self.walls.sandboxed,
-        )
-        _write(directory / "task.json", msgspec.json.encode(kept))
-        _write(directory / "spec.json", msgspec.json.encode(self._spec(launch, directory, account)))
+        directory.create(launch, account, sandboxed=self.walls.sandboxed)
+        directory.write("spec.json", msgspec.json.encode(self._spec(launch, directory, account)))
 
-    def _spec(self, launch: Launch, directory: Path, account: tuple[int, int] | None) -> dict[str, Any]:
+    def _spec(self, launch: Launch, directory: TaskDir, account: Account | None) -> dict[str, Any]:
         cgroups = self._cgroups.create(launch.task_id, launch.limits)
         command = self.walls.command(
             [sys.executable, *launch.arguments],
             project_dir=launch.project_dir,
-            readable=[directory / "params.json"],
-            writable=[directory / "journal"],
+            readable=[directory.params],
+            writable=[directory.journal],
             account=account,
             network=launch.network,
         )
         return {
             "argv": command,
-            "env": _environment(launch, directory),
+            "env": {
+                "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+                **directory.environment(launch),
+            },
             "cwd": str(launch.project_dir),
             "uid": None,
             "gid": None,
@@ -264,15 +218,15 @@ class ProcessRuntime(TaskRuntime):
 
     def _spawn(self, task_id: str) -> int | None:
         """Start a task's shim and return its pid; None where one is there already: the lock tells."""
-        directory = self._tasks_dir / task_id
-        with (directory / "lock").open("w") as lock:
+        directory = self._dir(task_id)
+        with (directory.path / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return None  # a shim has inherited it
-            if (directory / "shim.json").exists() or (directory / "exit.json").exists():
+            if directory.has("shim.json") or directory.has("exit.json"):
                 return None  # it was there, and is no more
-            command = shim.command(str(directory), _LOCK_DESCRIPTOR)
+            command = shim.command(str(directory.path), _LOCK_DESCRIPTOR)
             # Not through asyncio: its transports kill what still runs when they are collected.
             return os.posix_spawn(
                 command[0],
@@ -287,16 +241,8 @@ class ProcessRuntime(TaskRuntime):
 
     # --- following -------------------------------------------------------------------------------
 
-    def _follow(self, task_id: str) -> "asyncio.Task[End]":
-        """Return the task that knows the end; it is started once, whoever asks first."""
-        following = self._ends.get(task_id)
-        if following is None or following.cancelled():
-            self._appeared[task_id] = asyncio.Event()
-            following = self._ends[task_id] = self._background.start(f"process-{task_id}", self._live(task_id))
-        return following
-
     async def _live(self, task_id: str) -> End:
-        directory = self._tasks_dir / task_id
+        directory = self._dir(task_id)
         if (exit_ := _exit_of(directory)) is not None:
             return exit_
         shim_pid = self._spawn(task_id)
@@ -308,7 +254,7 @@ class ProcessRuntime(TaskRuntime):
             finally:
                 self._disappear(task_id)
         end = _exit_of(directory)
-        if end is None and started is None and (directory / "stop.json").exists():
+        if end is None and started is None and directory.has("stop.json"):
             end = End(reason="stopped", ended_at=datetime.now(UTC))  # before it had begun
         if end is None:
             # The shim was killed; what it started goes with it.
@@ -317,16 +263,16 @@ class ProcessRuntime(TaskRuntime):
         self._cgroups.remove(task_id)
         return end
 
-    async def _first_sign(self, directory: Path, shim_pid: int | None) -> _Started | None:
+    async def _first_sign(self, directory: TaskDir, shim_pid: int | None) -> _Started | None:
         """Wait until the shim says which processes a task has; None where it ended without that."""
         deadline = time.monotonic() + START_DEADLINE_S
-        while not (directory / "exit.json").exists():
-            if (started := _started(directory)) is not None:
+        while not directory.has("exit.json"):
+            if (started := directory.read("shim.json", _Started)) is not None:
                 return started
             if shim_pid is not None and _reap(shim_pid):
-                return _started(directory)
+                return directory.read("shim.json", _Started)
             if time.monotonic() > deadline:
-                log.error("process.no_shim", task=directory.name)
+                log.error("process.no_shim", task=directory.task_id)
                 return None
             await asyncio.sleep(FIRST_SIGN_POLL_S)
         if shim_pid is not None:
@@ -334,7 +280,8 @@ class ProcessRuntime(TaskRuntime):
         return None
 
     def _appear(self, task_id: str, started: _Started) -> None:
-        kept = msgspec.json.decode((self._tasks_dir / task_id / "task.json").read_bytes(), type=_Kept)
+        kept = self._dir(task_id).kept
+        assert kept is not None, task_id  # written before the task was taken on
         self._kept[task_id], self._started[task_id] = kept, started
         with contextlib.suppress(CgroupUnreachable):
             self._readers[task_id] = self._cgroups.reader(task_id)
@@ -366,77 +313,21 @@ class ProcessRuntime(TaskRuntime):
         if not is_id_or_prefix(wanted):
             raise ContainerNotFound(wanted)
         found = []
-        for directory in self._tasks_dir.glob(f"{wanted}*"):
-            with contextlib.suppress(OSError):
-                kept = msgspec.json.decode((directory / "task.json").read_bytes(), type=_Kept)
-                if service_name in (None, kept.framework):
-                    found.append(directory.name)
+        for path in self._tasks_dir.glob(f"{wanted}*"):
+            kept = self._dir(path.name).kept
+            if self.has(path.name) and kept is not None and service_name in (None, kept.framework):
+                found.append(path.name)
         if len(found) != 1:
             raise ContainerNotFound(wanted)
         return found[0]
 
 
-def _environment(launch: Launch, directory: Path) -> dict[str, str]:
-    """Return everything a task finds in its environment: nothing of the server's own is passed on."""
-    return {
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(launch.project_dir),
-        "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",  # noqa: S108 - the sandbox has one of its own
-        "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
-        "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
-        "PYTHONUNBUFFERED": "1",
-        # Threads that spin while they wait take the processors from other tasks: measured with four
-        # trainings on two processors, 130 s instead of 5 s.
-        "OMP_WAIT_POLICY": "passive",
-        "K12AI_JOURNAL": str(directory / "journal"),
-        "K12AI_PARAMS": str(directory / "params.json"),
-        "K12AI_TASK_ID": launch.task_id,
-        "K12AI_OP": launch.op,
-        "K12AI_USER": launch.user,
-        "K12AI_UUID": launch.service_uuid,
-    }
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file, complete or not at all."""
-    partial = path.with_name(f".{path.name}.new")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-    partial.rename(path)
-
-
-def _hand_over(project_dir: Path, account: tuple[int, int]) -> None:
-    """Make a project its student's own, with what the server had put there before the first task.
-
-    The directory first: from then on, what is put there belongs to the student at once.
-    """
-    os.chown(project_dir, *account, follow_symlinks=False)
-    with os.scandir(project_dir) as entries:
-        if all(entry.stat(follow_symlinks=False).st_uid == account[0] for entry in entries):
-            return
-    for _root, directories, files, root_descriptor in os.fwalk(project_dir, follow_symlinks=False):
-        for name in (*directories, *files):
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                os.chown(name, *account, dir_fd=root_descriptor, follow_symlinks=False)
-
-
-def _started(directory: Path) -> _Started | None:
-    try:
-        return msgspec.json.decode((directory / "shim.json").read_bytes(), type=_Started)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def _exit_of(directory: Path) -> End | None:
-    try:
-        found = msgspec.json.decode((directory / "exit.json").read_bytes(), type=_Exit)
-        sandboxed = msgspec.json.decode((directory / "task.json").read_bytes(), type=_Kept).sandboxed
-    except (OSError, msgspec.DecodeError):
+def _exit_of(directory: TaskDir) -> End | None:
+    found, kept = directory.read("exit.json", _Exit), directory.kept
+    if found is None or kept is None:
         return None
     exit_code, number, reason = found.exit_code, found.signal, found.reason
-    if sandboxed and (told := (exit_code or 0) - 128) in _SIGNALS:
+    if kept.sandboxed and (told := (exit_code or 0) - 128) in _SIGNALS:
         # The sandbox tells the signal that ended the program as shells do.
         exit_code, number = None, told
         reason = "signal" if reason == "exited" else reason

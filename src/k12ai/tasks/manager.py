@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,17 +13,27 @@ import structlog
 from k12ai.background import Background
 from k12ai.catalogue import CATALOGUE
 from k12ai.errors import K12AIError, TaskNotFound
+from k12ai.failpoints import reach
+from k12ai.images import image_of
 from k12ai.runtimes.base import End, Launch, LogPiece, TaskRuntime
 from k12ai.settings import Settings
 from k12ai.stores.base import Store
-from k12ai.task import TASK_ID_DIGITS, Limits, Task, TaskRequest, key_of
+from k12ai.task import TASK_ID_DIGITS, Limits, Reason, Task, TaskRequest, key_of
 from k12ai.tasks import messages
+from k12ai.tasks.admission import Start
+from k12ai.tasks.fitting import check_fits
 from k12ai.tasks.journal import Journal, Line, Piece
+from k12ai.tasks.queue import Queue
 from k12ai.tasks.registry import Registry
 from k12ai.tasks.transitions import STOPPED, advance, ended
 
 TAIL_S = 0.05
 RETRY_S = 1.0
+# How often those that wait are looked at where nothing has started or ended: memory can become free.
+LOOK_AGAIN_S = 1.0
+# Ended tasks that tell how long their like take.
+HISTORY = 500
+STANDINGS_S = 0.5
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -33,6 +43,7 @@ class _Life:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.stopped_by = ""
         self.changing = asyncio.Lock()  # who changes the task and its record; one at a time, in order
         self.stop_asked = asyncio.Event()
         self.grace_s = 0.0
@@ -64,15 +75,17 @@ class TaskManager:
     def __init__(
         self,
         store: Store,
-        runtime: TaskRuntime,
+        runtimes: Mapping[str, TaskRuntime],
         frameworks: Registry,
+        queue: Queue,
         project_dir: Callable[[str, str], Path],
         background: Background,
         settings: Settings,
     ) -> None:
         self._store = store
-        self._runtime = runtime
+        self._runtimes = runtimes
         self._frameworks = frameworks
+        self._queue = queue
         self._project_dir = project_dir
         self._background = background
         self._keep_s = settings.result_retention_s
@@ -82,17 +95,19 @@ class TaskManager:
             memory_bytes=settings.task_memory_bytes,
             processes=settings.task_processes,
         )
-        self._places = asyncio.Semaphore(settings.max_tasks)
         self._lives: dict[str, _Life] = {}
+        self._standings: Mapping[str, tuple[int, float | None]] = {}
+        self._standings_until = float("-inf")
 
     # --- asking ----------------------------------------------------------------------------------
 
-    async def submit(self, wanted: TaskRequest, *, idempotency_key: str | None = None) -> Task:
-        """Record a task durably and begin to start it; return it as it was recorded.
+    async def submit(self, wanted: TaskRequest, runtime: str, *, idempotency_key: str | None = None) -> Task:
+        """Record a task durably and let it start when it is its turn; return it as it was recorded.
 
-        With a key that the user sent before, the task of then. Raises `TaskRunning`, and the store's
-        errors.
+        With a key that the user sent before, the task of then. Raises `TaskRunning`, `InvalidValue` for
+        what this machine does not have, and the store's errors.
         """
+        check_fits(wanted.limits, self._queue.machine)
         task = Task(
             task_id=secrets.token_hex(TASK_ID_DIGITS // 2),
             user=wanted.user,
@@ -100,19 +115,23 @@ class TaskManager:
             framework=wanted.framework,
             op=wanted.op,
             key=key_of(wanted.user, wanted.service_uuid, wanted.op),
-            runtime=self._runtime.name,
+            runtime=runtime,
             limits=_filled(wanted.limits, self._defaults),
             params=wanted.params,
             created_at=datetime.now(UTC),
         )
+        task = msgspec.structs.replace(task, reason=self._queue.reason_to_wait(task))
         stored = await self._store.create_task(
             task, [messages.status(task)], idempotency_key=idempotency_key, keep_s=self._keep_s
         )
+        reach("after_intent")
         if stored.task_id == task.task_id:
-            self._begin(stored)
+            self._lives[stored.task_id] = _Life(stored)
+            self._queue.add(stored)
+            self._dispatch()
         return stored
 
-    async def stop(self, task_id: str, *, grace_s: float) -> Task:
+    async def stop(self, task_id: str, *, grace_s: float, by: str = "") -> Task:
         """Have a task end and return it once it has; one that has ended already is returned as it is.
 
         Raises `TaskNotFound`. Cancelling the call does not cancel the stop.
@@ -120,18 +139,22 @@ class TaskManager:
         life = self._lives.get(task_id)
         if life is not None:
             if not life.stop_asked.is_set() or grace_s < life.grace_s:
+                life.stopped_by = life.stopped_by or by
                 life.grace_s = grace_s
                 life.stop_asked.set()
-                if life.task.state == "stopping":
-                    await self._runtime.ask_to_stop(task_id, grace_s)
+                if task_id in self._queue:
+                    self._queue.leave(task_id)
+                    self._background.start(f"call-off-{task_id}", self._call_off(life))
+                elif life.task.state == "stopping":
+                    await self._runtime(life.task).ask_to_stop(task_id, grace_s)
             await life.over.wait()
         return await self.task(task_id)
 
-    async def settled(self, task_id: str) -> None:
-        """Return once the record of a task says that it has ended; at once for what is no task."""
-        life = self._lives.get(task_id)
-        if life is not None:
-            await life.over.wait()
+    async def settled(self, container_id: str) -> None:
+        """Return once the record of a container's task says that it has ended; at once for what is no task."""
+        for life in list(self._lives.values()):
+            if container_id in (life.task.task_id, life.task.container_id):
+                await life.over.wait()
 
     async def task(self, task_id: str) -> Task:
         """Return a task. Raises `TaskNotFound`."""
@@ -139,11 +162,12 @@ class TaskManager:
         found = life.shown if life is not None else await self._store.task(task_id)
         if found is None:
             raise TaskNotFound(task_id)
-        return found
+        return self._with_standing(found)
 
     async def tasks(self, user: str | None, service_uuid: str | None, active: bool | None) -> Sequence[Task]:
         """Return the tasks that fit, newest first."""
-        return await self._store.tasks(user=user, service_uuid=service_uuid, active=active)
+        found = await self._store.tasks(user=user, service_uuid=service_uuid, active=active)
+        return [self._with_standing(each) for each in found]
 
     def running(self, user: str, service_uuid: str, op: str) -> Task:
         """Return the task that works on a project's op. Raises `TaskNotFound`."""
@@ -155,60 +179,133 @@ class TaskManager:
 
     async def read_log(self, task: Task, offset: int, limit_bytes: int) -> LogPiece:
         """Return a piece of a task's output."""
-        return await asyncio.to_thread(self._runtime.read_log, task.task_id, offset, limit_bytes)
+        runtime = self._runtimes.get(task.runtime)
+        if runtime is None:
+            return LogPiece(offset, b"")
+        return await asyncio.to_thread(runtime.read_log, task.task_id, offset, limit_bytes)
+
+    def _with_standing(self, task: Task) -> Task:
+        """Return a task that waits with its position and how long it should have to wait."""
+        if task.task_id not in self._queue:
+            return task
+        now = asyncio.get_running_loop().time()
+        if now >= self._standings_until or task.task_id not in self._standings:
+            # Forty notebooks that wait ask all the time.
+            self._standings, self._standings_until = self._queue.standings(), now + STANDINGS_S
+        position, wait_s = self._standings[task.task_id]
+        return msgspec.structs.replace(
+            task, position=position, expected_wait_s=None if wait_s is None else round(wait_s, 1)
+        )
 
     # --- living ----------------------------------------------------------------------------------
 
     async def resume(self) -> None:
         """Take up what an earlier run of the server left: adopt what runs, collect what has ended."""
+        for task in reversed(await self._store.tasks(active=False, limit=HISTORY)):
+            self._queue.durations.add(task)
         for task in reversed(await self._store.tasks(active=True, limit=100_000)):
             log.info("task.adopted", task=task.task_id, state=task.state)
-            self._begin(task)
+            life = self._lives[task.task_id] = _Life(task)
+            runtime = self._runtimes.get(task.runtime)
+            if task.state == "queued" and (runtime is None or not runtime.has(task.task_id)):
+                self._queue.add(task)
+            else:  # it had its turn
+                self._queue.occupy(task)
+                self._begin(life)
+        self._dispatch()
+
+    async def watch_queue(self) -> None:
+        """Look after those that wait, again and again; for the background."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if len(self._queue):
+                self._dispatch()
 
     async def sweep(self) -> None:
         """Delete the records and the leftovers of tasks that ended too long ago; projects stay."""
-        for task_id in await self._store.forget_tasks(datetime.now(UTC) - timedelta(seconds=self._task_keep_s)):
-            await self._runtime.remove(task_id)
+        for task in await self._store.forget_tasks(datetime.now(UTC) - timedelta(seconds=self._task_keep_s)):
+            for runtime in self._runtimes.values():
+                await runtime.remove(task)
 
-    def _begin(self, task: Task) -> None:
-        self._lives[task.task_id] = life = _Life(task)
-        self._background.start(f"task-{task.task_id}", self._live(life))
+    async def tidy(self) -> None:
+        """Remove what runs for this server and is on no record."""
+        for runtime in self._runtimes.values():
+            await runtime.tidy(self._is_alive)
 
-    async def _live(self, life: _Life) -> None:
-        task_id = life.task.task_id
-        async with contextlib.AsyncExitStack() as exits:
-            exits.callback(life.over.set)
-            exits.callback(self._lives.pop, task_id)
-            taken = self._runtime.has(task_id)
-            if not taken and not await self._turn(life, exits):
-                await self._record(life, lambda task: advance(task, "stopped", "stopped_by_user", code=STOPPED))
-                return
-            if life.task.state == "queued":  # else the server died after this record
-                await self._record(life, lambda task: advance(task, "starting"))
-            try:
-                if not taken:
-                    await self._runtime.launch(await self._launch(life.task))
-            except (K12AIError, OSError) as error:  # its framework is gone, its disk is full, …
-                log.warning("task.start_failed", task=task_id, reason=str(error))
-                await self._finish(life, End(reason="start_failed", detail=str(error)))
+    async def _is_alive(self, task_id: str) -> bool:
+        if task_id in self._lives:
+            return True
+        task = await self._store.task(task_id)
+        return task is not None and not task.ended
+
+    def _runtime(self, task: Task) -> TaskRuntime:
+        return self._runtimes[task.runtime]
+
+    def _dispatch(self) -> None:
+        """Start those whose turn it is, and tell the others what they wait for."""
+        for decision in self._queue.next():
+            life = self._lives[decision.task_id]
+            if isinstance(decision, Start):
+                self._begin(life, decision.gpus)
             else:
-                await self._watch(life)
+                self._background.start(f"waits-{decision.task_id}", self._tell_reason(life, decision.reason))
 
-    async def _turn(self, life: _Life, exits: contextlib.AsyncExitStack) -> bool:
-        """Wait, first come first served, until one more task may run; False where it is stopped meanwhile."""
-        if self._places.locked():
-            await self._record(life, lambda task: msgspec.structs.replace(task, reason="waiting_cpu"))
-        turn = asyncio.ensure_future(self._places.acquire())
-        stop = asyncio.ensure_future(life.stop_asked.wait())
+    async def _tell_reason(self, life: _Life, reason: Reason) -> None:
+        if life.task.task_id in self._queue:
+            await self._record(life, lambda task: msgspec.structs.replace(task, reason=reason))
+
+    def _begin(self, life: _Life, gpus: Sequence[int] = ()) -> None:
+        self._background.start(f"task-{life.task.task_id}", self._live(life, gpus))
+
+    async def _live(self, life: _Life, gpus: Sequence[int]) -> None:
         try:
-            await asyncio.wait([turn, stop], return_when=asyncio.FIRST_COMPLETED)
+            await self._run(life, gpus)
         finally:
-            stop.cancel()
-            if turn.done():
-                exits.callback(self._places.release)
-            else:
-                turn.cancel()
-        return not life.stop_asked.is_set()
+            self._over(life)
+        self._queue.durations.add(life.task)
+        self._dispatch()  # not where this is cancelled: the server stops
+        if (runtime := self._runtimes.get(life.task.runtime)) is not None:
+            await runtime.settle(life.task.task_id)
+
+    async def _call_off(self, life: _Life) -> None:
+        """End a task that has not had its turn."""
+        try:
+            await self._record_stopped(life)
+        finally:
+            self._over(life)
+
+    async def _record_stopped(self, life: _Life) -> None:
+        """Record the end of a task that was stopped before it ran."""
+        by = life.stopped_by
+        await self._record(
+            life, lambda task: advance(task, "stopped", "stopped_by_user", code=STOPPED, stopped_by=by)
+        )
+
+    def _over(self, life: _Life) -> None:
+        self._queue.leave(life.task.task_id)
+        self._lives.pop(life.task.task_id)
+        life.over.set()
+
+    async def _run(self, life: _Life, gpus: Sequence[int]) -> None:
+        task_id = life.task.task_id
+        if life.task.state == "queued":  # else the server died after this record
+            await self._record(life, lambda task: advance(task, "starting", gpus=list(gpus)))
+        runtime = self._runtimes.get(life.task.runtime)
+        if runtime is None:
+            detail = f"this server has no runtime {life.task.runtime!r}"
+            await self._finish(life, End(reason="lost", detail=detail))
+            return
+        try:
+            if not runtime.has(task_id):
+                if life.stop_asked.is_set():
+                    await self._record_stopped(life)
+                    return
+                await runtime.launch(await self._launch(life.task))
+        except (K12AIError, OSError) as error:  # its framework is gone, its disk is full, …
+            log.warning("task.start_failed", task=task_id, reason=str(error))
+            await self._finish(life, End(reason="start_failed", detail=str(error)))
+        else:
+            await self._watch(life, runtime)
 
     async def _launch(self, task: Task) -> Launch:
         framework = self._frameworks.get(task.framework)
@@ -225,21 +322,24 @@ class TaskManager:
             limits=task.limits,
             account_number=await self._store.account_number(task.user),
             network=framework.network,
+            image=image_of(framework),
+            gpus=tuple(task.gpus),
         )
 
-    async def _watch(self, life: _Life) -> None:
+    async def _watch(self, life: _Life, runtime: TaskRuntime) -> None:
         """Pass on what a task says until it has ended, then how it ended."""
         task_id = life.task.task_id
         if life.task.state == "starting":
-            await self._record(life, lambda task: advance(task, "running"))
-        journal = Journal.open(self._runtime.journal_path(task_id))
+            container_id = runtime.container_of(task_id)
+            await self._record(life, lambda task: advance(task, "running", container_id=container_id))
+        journal = Journal.open(runtime.journal_path(task_id))
         reader = _Reader(journal, await self._store.journal_offset(task_id))
         has_ended = asyncio.Event()
         try:
             async with Background() as helpers:
                 helpers.start(f"stop-{task_id}", self._pass_on_stop(life))
                 tail = helpers.start(f"journal-{task_id}", self._tail(life, reader, has_ended))
-                end = await self._runtime.wait(task_id)
+                end = await runtime.wait(task_id)
                 has_ended.set()
                 await tail  # not cancelled: what it has handed to the store must not be read again
             await self._finish(life, end, reader)
@@ -251,15 +351,18 @@ class TaskManager:
         if life.task.state != "stopping":
             await life.stop_asked.wait()
         # First the deed, then the record: a full disk must not keep anybody from stopping.
-        await self._runtime.ask_to_stop(life.task.task_id, life.grace_s)
+        await self._runtime(life.task).ask_to_stop(life.task.task_id, life.grace_s)
         if life.task.state != "stopping":
-            await self._record(life, lambda task: advance(task, "stopping", "stopped_by_user"))
+            await self._record(
+                life, lambda task: advance(task, "stopping", "stopped_by_user", stopped_by=life.stopped_by)
+            )
 
     async def _finish(self, life: _Life, end: End, reader: _Reader | None = None) -> None:
         """Record the end behind the last word; while the store is full or away, try again until it is written.
 
         Meanwhile everyone is told: whoever stops a task on a full disk must not wait for the disk.
         """
+        reach("before_end")
         while True:
             try:
                 if reader is not None:
@@ -317,6 +420,7 @@ class TaskManager:
                     await asyncio.sleep(RETRY_S)
                 else:
                     life.task = task
+                    self._queue.update(task)
                     return
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import structlog
 
-from k12ai.errors import BadParameter, FrameworkNotInstalled, InvalidValue, ServiceNotFound
+from k12ai.errors import BadParameter, InvalidValue, ServiceNotFound
 from k12ai.frameworks.base import Framework, Schema
 from k12ai.texts import Text
 
@@ -56,12 +56,10 @@ class Registry:
     def check(self, name: str, op: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters with their defaults.
 
-        Raises `ServiceNotFound`, `InvalidValue` for an op that the framework does not have,
-        `FrameworkNotInstalled`, and `BadParameter`, which names the field and what it may be.
+        Raises `ServiceNotFound`, `InvalidValue` for an op that the framework does not have, and
+        `BadParameter`, which names the field and what it may be.
         """
         framework, schema = self.get(name), self.schema(name, op)
-        if framework.missing:
-            raise FrameworkNotInstalled(name, framework.extra, framework.missing)
         filled = _with_defaults(dict(params), schema)
         validator = jsonschema.Draft202012Validator(schema)
         problem = jsonschema.exceptions.best_match(validator.iter_errors(filled))

@@ -1,0 +1,126 @@
+"""The first process of a task's container: it starts the program, keeps its output and ends as it ends.
+
+It is mounted into the container beside `shim`, whose log it uses, and needs nothing of the image but a
+Python of the standard library. Output goes into files that the server reads, not through the Engine: so
+it can be followed byte by byte, and a task goes on printing while the Engine is away.
+
+SIGTERM is passed on once to every process, and the container lives until the last of them has ended, or
+until the Engine's SIGKILL. When the first process ends by itself, what it leaves behind dies with the
+container. A process that ends becomes nobody's zombie.
+
+Exit codes are the program's; 128 + n where signal n ended it; 126 and 127 where it could not be started.
+"""
+
+import os
+import select
+import signal
+
+import shim  # type: ignore[import-not-found]  # beside this file, in the container
+
+_READ_BYTES = 1 << 16
+_READS_PER_TURN = 16
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Init:
+    """Stands over one program."""
+
+    def __init__(self, directory: int, log_bytes: int, heard: int) -> None:
+        self._log = shim.Log(directory, log_bytes)
+        self._heard = heard
+        self._output, self._input = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._stopping = False
+        self.status: int | None = None
+        self.stop_asked = False
+
+    def run(self, argv: list[str]) -> int:
+        """Run the program and return the exit code that tells how it ended."""
+        child = os.fork()
+        if child == 0:
+            _become(argv, self._input)
+        os.close(self._input)
+        while not self._is_over(child):
+            ready, _, _ = select.select([self._output, self._heard], [], [])
+            if self._heard in ready:
+                os.read(self._heard, 4096)
+            self._pass_on_stop()
+            self._keep_output()
+        self._keep_output()  # a pipe holds less than that
+        assert self.status is not None
+        code = os.waitstatus_to_exitcode(self.status)
+        return code if code >= 0 else 128 - code
+
+    def _is_over(self, child: int) -> bool:
+        """Take leave of whoever has ended; while a stop is under way, all have to."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return self.status is not None and not self._stopping
+            if pid == child:
+                self.status = status
+
+    def _pass_on_stop(self) -> None:
+        if self.stop_asked and not self._stopping:
+            self._stopping = True
+            try:
+                os.kill(-1, signal.SIGTERM)
+                os.kill(-1, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+
+    def _keep_output(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            try:
+                piece = os.read(self._output, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not piece:
+                # Closed by all who print: there is nothing to wait for here any more.
+                os.dup2(_silence(), self._output)
+                return
+            self._log.write(piece)
+
+
+def _silence() -> int:
+    """Return the reading end of a pipe that nobody ever writes to or closes."""
+    reading, _writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    return reading
+
+
+def _become(argv: list[str], output: int) -> None:
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.set_blocking(output, True)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
+    """Run ``argv`` with its output in ``task_dir/log``; return the exit code."""
+    if os.getpid() != 1:
+        raise SystemExit("this is the first process of a container or nothing: it signals all that it sees")
+    heard, waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
+    directory = os.open(task_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    init = Init(directory, int(log_bytes), heard)
+
+    def stop(_number: int, _frame: object) -> None:
+        init.stop_asked = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    # The first process of a container does not hear a signal that it has no handler for. A stop that came
+    # before is in this file, which is written before the signal is sent.
+    if os.path.exists(stop_file):
+        return TERMINATED
+    return init.run(list(argv))

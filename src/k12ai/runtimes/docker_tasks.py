@@ -1,0 +1,390 @@
+"""Tasks as containers of a Docker Engine: started once, stopped with proof, found again after any crash.
+
+What is to be run is written down first; the container's name is made from the task's id, so that a start
+which is tried again finds the container of the first try. A container that ran is never started again:
+its id is written down between making and starting it. The Engine's word on it is asked for whenever
+something may have changed, events only say when to ask. An Engine that cannot be reached says nothing
+about its containers: then a task is as it was, and waited for.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from k12ai.errors import ContainerNotFound, Unavailable
+from k12ai.failpoints import reach
+from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
+from k12ai.runtimes.base import End, Launch, is_id_or_prefix
+from k12ai.runtimes.container_profile import container_name, profile, stop_file
+from k12ai.runtimes.docker import DockerRuntime
+from k12ai.runtimes.engine import ContainerState, LaunchRefused, NoSuchContainer
+from k12ai.runtimes.followed import FollowedRuntime
+from k12ai.runtimes.instance import instance_name
+from k12ai.runtimes.task_dirs import Account, TaskDir, boot_id
+from k12ai.runtimes.walls import FIRST_UID
+
+T = TypeVar("T")
+
+RETRY_S = 1.0
+# The net below the events, which can be missed.
+LOOK_AGAIN_S = 15.0
+TIMEOUT_GRACE_S = 10
+STRAY_GRACE_S = 60.0
+
+_SIGNALS = frozenset(int(each) for each in signal.Signals)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class _Made(Struct, frozen=True):
+    """``container.json``: the container of a task, written before it is started."""
+
+    container_id: str
+
+
+class _Stop(Struct, frozen=True):
+    """``stop.json``: that a task is to end, why, and since when."""
+
+    grace_s: float
+    reason: Literal["stopped", "timeout"] = "stopped"
+    asked_at: float = 0.0
+
+
+class _Life:
+    """A task that is being followed."""
+
+    def __init__(self, stop: _Stop | None) -> None:
+        self.stop = stop
+        self.container_id = ""
+        self.changed = asyncio.Event()
+        self.stopping: asyncio.Task[None] | None = None
+        self.engine_was_away = False
+
+
+class DockerTasks(DockerRuntime, FollowedRuntime):
+    """Tasks below ``data_dir/tasks`` as containers; their directories are mounted into them."""
+
+    marker = "create.json"
+
+    def __init__(self, address: str, data_dir: Path, **options: Any) -> None:
+        """``options`` are those of `DockerRuntime`."""
+        DockerRuntime.__init__(self, address, **options)
+        FollowedRuntime.__init__(self, data_dir)
+        self._lives: dict[str, _Life] = {}
+
+    async def __aenter__(self) -> Self:
+        self._tasks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.instance = await asyncio.to_thread(instance_name, self._data_dir)
+        if os.geteuid() == 0:
+            for path in (self._data_dir, self._tasks_dir):  # to be passed through, not to be listed
+                path.chmod(0o711)
+        await super().__aenter__()
+        return self
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    async def ask_to_stop(self, task_id: str, grace_s: float) -> None:
+        """See `TaskRuntime.ask_to_stop`."""
+        self._want_stop(task_id, _Stop(grace_s, "stopped", time.time()))
+
+    def container_of(self, task_id: str) -> str:
+        """See `TaskRuntime.container_of`."""
+        life = self._lives.get(task_id)
+        return life.container_id[:12] if life is not None else ""
+
+    async def settle(self, task_id: str) -> None:
+        """See `TaskRuntime.settle`; where the Engine is away, `tidy` does it later."""
+        made = self._dir(task_id).read("container.json", _Made)
+        if made is not None:
+            with contextlib.suppress(Unavailable):
+                await self.engine.remove(made.container_id)
+
+    async def remove(self, task_id: str) -> None:
+        """See `TaskRuntime.remove`."""
+        await self.settle(task_id)
+        await super().remove(task_id)
+
+    async def tidy(self, is_alive: Callable[[str], Awaitable[bool]]) -> None:
+        """See `TaskRuntime.tidy`; a container of this installation is given a minute to get on record."""
+        with contextlib.suppress(Unavailable):
+            for row in await self.engine.labelled(f"{LABEL_INSTANCE}={self.instance}"):
+                task_id = row.labels.get(LABEL_TASK_ID, "")
+                if time.time() - row.created_at > STRAY_GRACE_S and not await is_alive(task_id):
+                    log.warning("docker.stray", container=row.container_id[:12], task=task_id)
+                    await self.engine.remove(row.container_id)
+
+    async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
+        """See `Runtime.stop`; a task is also known by its own id."""
+        task_id = self._followed(container_id)
+        if task_id is not None:
+            kept = self._dir(task_id).kept
+            if kept is None or service_name not in (None, kept.framework):
+                raise ContainerNotFound(container_id)
+            short_id = self.container_of(task_id) or task_id
+            await self.ask_to_stop(task_id, grace_s)
+            await asyncio.shield(self._follow(task_id))
+            return short_id
+        try:
+            return await super().stop(container_id, grace_s=grace_s, service_name=service_name)
+        except ContainerNotFound:
+            # Its container is gone by now; to stop what has ended is no error.
+            return await asyncio.to_thread(self._ended, container_id, service_name)
+
+    def _followed(self, wanted: str) -> str | None:
+        """Return the task that is meant, by its own id or by its container's or a beginning of that."""
+        if wanted in self._lives:
+            return wanted
+        if not is_id_or_prefix(wanted):
+            return None
+        found = [each for each, life in self._lives.items() if life.container_id.startswith(wanted)]
+        return found[0] if len(found) == 1 else None
+
+    def _ended(self, wanted: str, service_name: str | None) -> str:
+        """Return the 12 digits of a container that a task had. Raises `ContainerNotFound`."""
+        found = set()
+        for path in self._tasks_dir.iterdir() if is_id_or_prefix(wanted) else ():
+            directory = self._dir(path.name)
+            made, kept = directory.read("container.json", _Made), directory.kept
+            if made is None or kept is None or service_name not in (None, kept.framework):
+                continue
+            if wanted == path.name or made.container_id.startswith(wanted):
+                found.add(made.container_id[:12])
+        if len(found) != 1:
+            raise ContainerNotFound(wanted)
+        return found.pop()
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def _prepare(self, launch: Launch) -> None:
+        directory = self._dir(launch.task_id)
+        account = _account(launch.account_number)
+        directory.create(launch, account)
+        directory.log.mkdir(mode=0o700)
+        os.chown(directory.log, *account)
+        body = profile(launch, directory, account, self.instance)
+        wanted = {"body": body, "wall_time_s": launch.limits.wall_time_s}
+        directory.write(self.marker, msgspec.json.encode(wanted))
+
+    async def _live(self, task_id: str) -> End:
+        directory = self._dir(task_id)
+        life = self._lives[task_id] = _Life(directory.read("stop.json", _Stop))
+        try:
+            return await self._lived(directory, life)
+        except LaunchRefused as error:
+            return End(reason="start_failed", detail=str(error)[:1000], ended_at=datetime.now(UTC))
+        finally:
+            if life.stopping is not None:
+                life.stopping.cancel()
+            del self._lives[task_id]
+
+    async def _lived(self, directory: TaskDir, life: _Life) -> End:
+        wanted = directory.read(self.marker, _Wanted)
+        assert wanted is not None, directory.task_id  # the marker made the task ours
+        made = directory.read("container.json", _Made)
+        if made is None:
+            reach("before_create")
+            name = container_name(self.instance, directory.task_id)
+            container_id = await self._patiently(life, directory, lambda: self.engine.create(name, wanted.body))
+            if container_id is None:
+                return _never_started()
+            reach("after_create")
+            made = _Made(container_id)
+            directory.write("container.json", msgspec.json.encode(made))
+        life.container_id = made.container_id
+        reach("before_start")
+        state = await self._started(directory, life)
+        if state is None:
+            return _never_started()
+        reach("after_start")
+        self._appeared[directory.task_id].set()
+        return await self._until_its_end(directory, life, state, wanted.wall_time_s)
+
+    async def _started(self, directory: TaskDir, life: _Life) -> ContainerState | None:
+        """Start the container where it never ran, and return what it is now; None where it is not to run."""
+        while True:
+            state = await self._state(life)
+            if state is None or state.status != "created" or state.error:
+                return state or _GONE
+            if life.stop is not None:
+                return None
+            try:
+                await self.engine.start(life.container_id)
+                await self._refresh(life.container_id)  # so that it is shown at once
+            except Unavailable as error:  # whether it has started is then not known: look
+                log.warning("docker.start_retry", task=directory.task_id, reason=str(error))
+                await asyncio.sleep(RETRY_S)
+            except NoSuchContainer:
+                return _GONE
+            # A stop that came meanwhile found nothing that runs; it is looked for once more behind this.
+
+    async def _patiently(self, life: _Life, directory: TaskDir, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what the Engine answers, once it does; None where the task is to be stopped before that."""
+        while life.stop is None:
+            try:
+                return await call()
+            except Unavailable as error:
+                life.engine_was_away = True
+                log.warning("docker.waits", task=directory.task_id, reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await life.changed.wait()
+            life.changed.clear()
+        return None
+
+    async def _state(self, life: _Life) -> ContainerState | None:
+        while True:
+            try:
+                return await self.engine.state(life.container_id)
+            except Unavailable:
+                life.engine_was_away = True
+                await asyncio.sleep(RETRY_S)
+
+    # --- following -------------------------------------------------------------------------------
+
+    async def _until_its_end(
+        self, directory: TaskDir, life: _Life, state: ContainerState, wall_time_s: int | None
+    ) -> End:
+        deadline = None
+        if wall_time_s is not None and state.running:
+            # What has passed already is known by the wall clock; what is left is counted by the other.
+            passed_s = max(0.0, (datetime.now(UTC) - state.began_at).total_seconds())
+            deadline = time.monotonic() + wall_time_s - passed_s
+        while state.running or state.restarting:
+            if deadline is not None and time.monotonic() >= deadline:
+                deadline = None
+                self._want_stop(directory.task_id, _Stop(TIMEOUT_GRACE_S, "timeout", time.time()))
+            self._stop_where_asked(directory.task_id, life)
+            rest_s = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, rest_s)):
+                    await life.changed.wait()
+            life.changed.clear()
+            state = await self._state(life) or _GONE
+        self._forget(life.container_id)
+        return _end_of(state, directory, life)
+
+    def _want_stop(self, task_id: str, stop: _Stop) -> None:
+        """Write down that a task is to end; asking again can only shorten the grace."""
+        directory, life = self._dir(task_id), self._lives.get(task_id)
+        earlier = directory.read("stop.json", _Stop) if life is None else life.stop
+        if earlier is not None:
+            if stop.grace_s >= earlier.grace_s:
+                return
+            stop = msgspec.structs.replace(earlier, grace_s=stop.grace_s)
+        with contextlib.suppress(OSError):  # the disk is full, or it has long ended and was removed
+            directory.write("stop.json", msgspec.json.encode(stop))
+            # For the first process of the container, which may not hear signals yet.
+            stop_file(directory).touch()
+        if life is not None:
+            life.stop = stop
+            if life.stopping is not None:
+                life.stopping.cancel()
+                life.stopping = None
+            life.changed.set()
+
+    def _stop_where_asked(self, task_id: str, life: _Life) -> None:
+        if life.stop is not None and life.stopping is None:
+            stopping = self._stop_it(life, life.stop.grace_s)
+            life.stopping = self._background.start(f"stopping-{task_id}", stopping)
+
+    async def _stop_it(self, life: _Life, grace_s: float) -> None:
+        """Have the Engine stop a container; again, while it cannot be reached."""
+        while True:
+            try:
+                await self._stop(life.container_id, round(grace_s))
+            except Unavailable as error:
+                life.engine_was_away = True
+                log.warning("docker.stop_retry", container=life.container_id[:12], reason=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                life.changed.set()
+                return
+
+    # --- what the Engine says --------------------------------------------------------------------
+
+    async def _refresh(self, container_id: str) -> None:
+        await super()._refresh(container_id)
+        for life in self._lives.values():
+            if life.container_id == container_id:
+                life.changed.set()
+
+    def _answers(self) -> None:
+        super()._answers()
+        for life in self._lives.values():
+            life.changed.set()
+
+    def _does_not_answer(self, error: Exception) -> None:
+        super()._does_not_answer(error)
+        for life in self._lives.values():
+            life.engine_was_away = True
+
+
+class _Wanted(Struct, frozen=True):
+    """``create.json``: what the Engine is asked to make, and how long it may run."""
+
+    body: dict[str, Any]
+    wall_time_s: int | None = None
+
+
+# What is said of a container that somebody has removed.
+_GONE = ContainerState(
+    status="removed",
+    running=False,
+    restarting=False,
+    oom_killed=False,
+    exit_code=0,
+    error="",
+    started_at="0001-01-01T00:00:00Z",
+    finished_at="0001-01-01T00:00:00Z",
+)
+
+
+def _never_started() -> End:
+    return End(reason="stopped", ended_at=datetime.now(UTC))
+
+
+def _end_of(state: ContainerState, directory: TaskDir, life: _Life) -> End:
+    if state is _GONE:
+        return End(reason="lost", detail="its container was removed", ended_at=datetime.now(UTC))
+    if state.status == "created":  # it could not be started
+        return End(reason="start_failed", exit_code=state.exit_code, detail=state.error[:1000])
+    # The Engine and the first process of the container tell a signal as shells do.
+    number = state.exit_code - 128 if state.exit_code - 128 in _SIGNALS else None
+    stop = life.stop
+    if stop is not None and state.ended_at.timestamp() < stop.asked_at:
+        stop = None  # it had ended by itself
+    reason: Literal["stopped", "timeout", "signal", "exited", "lost"]
+    reason = stop.reason if stop is not None else "signal" if number is not None else "exited"
+    detail = ""
+    if stop is None and number is not None and not state.oom_killed:
+        kept = directory.kept
+        if kept is not None and kept.boot_id != boot_id():
+            reason, detail = "lost", "the machine was restarted"
+        elif life.engine_was_away:
+            reason, detail = "lost", "it was killed while the Engine was away; by whom is not known"
+    return End(
+        reason=reason,
+        exit_code=state.exit_code if number is None else None,
+        signal=number,
+        oom_kills=int(state.oom_killed),
+        killed=stop is not None and number == signal.SIGKILL,
+        detail=detail,
+        ended_at=state.ended_at,
+    )
+
+
+def _account(number: int | None) -> Account:
+    """Return whom a task runs as: its student's own account, or the server's where that is not root."""
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    return FIRST_UID + (number or 0), FIRST_UID + (number or 0)
