@@ -1,9 +1,12 @@
 """What the machine has for tasks and what they use of it, from what the monitor has measured."""
 
+from k12ai.monitor.monitor import Monitor
 from k12ai.monitor.snapshot import Snapshot
 from k12ai.settings import Settings
 from k12ai.tasks.admission import Device, Machine
 from k12ai.tasks.queue import Measured, Used
+
+GPU_LOOKS = 3
 
 
 def measured(snapshot: Snapshot, settings: Settings) -> Measured:
@@ -29,3 +32,28 @@ def measured(snapshot: Snapshot, settings: Settings) -> Measured:
         each.id: Used(each.cpu_memory_usage, on_gpus.get(each.id, {})) for each in snapshot.containers.values()
     }
     return Measured(machine, used)
+
+
+async def gpu_memory_left(monitor: Monitor, container_id: str) -> int:
+    """Return the bytes that processes of a container, which has ended, still hold of GPUs.
+
+    The driver takes a moment to take back what a killed process had; it is asked up to three times.
+    """
+    before = {
+        process.pid
+        for gpu in monitor.latest.gpus
+        for process in gpu.processes
+        if process.container == container_id
+    }
+    left = 0
+    for _ in range(GPU_LOOKS if before else 0):
+        snapshot = await monitor.measure()
+        left = sum(
+            process.gpu_memory_usage or 0
+            for gpu in snapshot.gpus
+            for process in gpu.processes
+            if process.pid in before
+        )
+        if not left:
+            break
+    return left

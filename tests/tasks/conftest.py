@@ -94,6 +94,11 @@ def request(source: str, **fields: Any) -> TaskRequest:
     return TaskRequest(**(values | fields))
 
 
+async def nothing_left(_container_id: str) -> int:
+    """No GPU holds anything."""
+    return 0
+
+
 @pytest.fixture(name="open_house")
 def _open_house(tmp_path: Path) -> OpenHouse:
     """Open everything that tasks need; opening it again is the server's next run."""
@@ -111,7 +116,14 @@ def _open_house(tmp_path: Path) -> OpenHouse:
         queue = Queue(lambda: Measured(machine, {}))
         async with SqlStore(data_dir) as store, ProcessRuntime(data_dir) as runtime, Background() as background:
             manager = TaskManager(
-                store, {"process": runtime}, Registry([Scripted()]), queue, project_dir, background, chosen
+                store,
+                {"process": runtime},
+                Registry([Scripted()]),
+                queue,
+                project_dir,
+                background,
+                chosen,
+                nothing_left,
             )
             await manager.resume()
             background.keep_running("queue", manager.watch_queue)

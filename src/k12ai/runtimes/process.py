@@ -192,12 +192,16 @@ class ProcessRuntime(FollowedRuntime):
             writable=[directory.journal],
             account=account,
             network=launch.network,
+            gpus=bool(launch.gpus),
         )
         return {
             "argv": command,
             "env": {
                 "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
                 **directory.environment(launch),
+                # Cooperative: without it, a program that was given no GPU would take the first.
+                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as the driver counts them
+                "CUDA_VISIBLE_DEVICES": ",".join(map(str, launch.gpus)),
             },
             "cwd": str(launch.project_dir),
             "uid": None,
@@ -294,7 +298,7 @@ class ProcessRuntime(FollowedRuntime):
             service_uuid=kept.service_uuid,
             status="running",
             started_at=datetime.fromtimestamp(started.started_at, UTC).isoformat().replace("+00:00", "Z"),
-            gpus=(),
+            gpus=tuple(map(str, kept.gpus)),
         )
         self._appeared[task_id].set()
 

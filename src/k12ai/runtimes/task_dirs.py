@@ -7,6 +7,7 @@ a container, the directory of the output; all else is the server's.
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,7 @@ class Kept(Struct, frozen=True):
     memory_bytes: int | None
     sandboxed: bool = False
     boot_id: str = ""
+    gpus: Sequence[int] = ()
 
 
 class TaskDir:
@@ -66,6 +68,7 @@ class TaskDir:
             launch.limits.memory_bytes,
             sandboxed,
             boot_id(),
+            launch.gpus,
         )
         self.write("task.json", msgspec.json.encode(kept))
 
@@ -116,9 +119,6 @@ class TaskDir:
             "K12AI_USER": launch.user,
             "K12AI_UUID": launch.service_uuid,
         }
-        # Without this, a task that was given no GPU would take the first.
-        found["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the driver counts them
-        found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, launch.gpus))
         if launch.limits.gpu_memory_bytes is not None:
             found["K12AI_GPU_MEMORY_BYTES"] = str(launch.limits.gpu_memory_bytes)
         if launch.limits.cpus is not None:  # libraries count the machine's processors, not the task's

@@ -70,12 +70,18 @@ class Walls:
         writable: Sequence[Path],
         account: tuple[int, int] | None,
         network: bool,
+        gpus: bool = False,
     ) -> list[str]:
         """Return the command that runs ``program`` inside the walls."""
         inner = [*self._as_account(account), *program]
         if self._bwrap is None:
             return inner
-        return [self._bwrap, *self._view(project_dir, readable, writable, network=network), "--", *inner]
+        return [
+            self._bwrap,
+            *self._view(project_dir, readable, writable, network=network, gpus=gpus),
+            "--",
+            *inner,
+        ]
 
     def _as_account(self, account: tuple[int, int] | None) -> list[str]:
         if account is None or self._setpriv is None:
@@ -87,9 +93,17 @@ class Walls:
         ]
 
     def _view(
-        self, project_dir: Path, readable: Sequence[Path], writable: Sequence[Path], *, network: bool
+        self,
+        project_dir: Path,
+        readable: Sequence[Path],
+        writable: Sequence[Path],
+        *,
+        network: bool,
+        gpus: bool,
     ) -> Iterator[str]:
         yield from ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")
+        for device in sorted(Path("/dev").glob("nvidia*")) if gpus else ():
+            yield from ("--dev-bind-try", str(device), str(device))
         yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
         yield from ("--new-session", "--die-with-parent")
         if not network:

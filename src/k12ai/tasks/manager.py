@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -81,13 +81,16 @@ class TaskManager:
         project_dir: Callable[[str, str], Path],
         background: Background,
         settings: Settings,
+        gpu_memory_left: Callable[[str], Awaitable[int]],
     ) -> None:
+        """``gpu_memory_left`` tells what the processes of a container that has ended still hold of GPUs."""
         self._store = store
         self._runtimes = runtimes
         self._frameworks = frameworks
         self._queue = queue
         self._project_dir = project_dir
         self._background = background
+        self._gpu_memory_left = gpu_memory_left
         self._keep_s = settings.result_retention_s
         self._task_keep_s = settings.task_retention_s
         self._defaults = Limits(
@@ -342,7 +345,8 @@ class TaskManager:
                 end = await runtime.wait(task_id)
                 has_ended.set()
                 await tail  # not cancelled: what it has handed to the store must not be read again
-            await self._finish(life, end, reader)
+            left_bytes = await self._gpu_memory_left(life.task.container_id) if life.task.gpus else 0
+            await self._finish(life, end, reader, gpu_memory_left_bytes=left_bytes)
         finally:
             if journal is not None:
                 journal.close()
@@ -357,7 +361,9 @@ class TaskManager:
                 life, lambda task: advance(task, "stopping", "stopped_by_user", stopped_by=life.stopped_by)
             )
 
-    async def _finish(self, life: _Life, end: End, reader: _Reader | None = None) -> None:
+    async def _finish(
+        self, life: _Life, end: End, reader: _Reader | None = None, *, gpu_memory_left_bytes: int = 0
+    ) -> None:
         """Record the end behind the last word; while the store is full or away, try again until it is written.
 
         Meanwhile everyone is told: whoever stops a task on a full disk must not wait for the disk.
@@ -367,13 +373,13 @@ class TaskManager:
             try:
                 if reader is not None:
                     await self._absorb(life, reader)
-                task = ended(life.task, end)
+                task = ended(life.task, end, gpu_memory_left_bytes=gpu_memory_left_bytes)
                 explained = task.state != "failed" or life.task.code is not None
                 said = [] if explained else [messages.ended_badly(task)]
                 await self._store.record_task(task, [*said, messages.status(task)], keep_s=self._keep_s)
             except K12AIError as error:
                 log.warning("task.record_retry", task=life.task.task_id, reason=str(error))
-                life.end_unrecorded = ended(life.task, end)
+                life.end_unrecorded = ended(life.task, end, gpu_memory_left_bytes=gpu_memory_left_bytes)
                 life.over.set()
                 await asyncio.sleep(RETRY_S)
             else:

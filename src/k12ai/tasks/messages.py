@@ -34,6 +34,8 @@ def message(task: Task, kind: MessageType, body: Any) -> tuple[str, bytes]:
 def status(task: Task) -> tuple[str, bytes]:
     """Return the message that tells a task's state."""
     body: dict[str, Any] = {"value": task.state, "reason": task.reason}
+    if task.state == "running":
+        body |= {"container_id": task.container_id, "gpus": task.gpus}
     if task.ended:
         body |= {
             "code": task.code,
@@ -42,6 +44,8 @@ def status(task: Task) -> tuple[str, bytes]:
             "oom_kills": task.oom_kills,
             "killed": task.killed,
             "survivors": task.survivors,
+            "gpu_memory_left_bytes": task.gpu_memory_left_bytes,
+            "stopped_by": task.stopped_by,
         }
     return message(task, "status", body)
 

@@ -38,9 +38,11 @@ def advance(task: Task, state: TaskState, reason: Reason | None = None, **change
     return msgspec.structs.replace(task, state=state, reason=reason, **changes)
 
 
-def ended(task: Task, end: End) -> Task:
-    """Return the task as its end makes it."""
+def ended(task: Task, end: End, *, gpu_memory_left_bytes: int = 0) -> Task:
+    """Return the task as its end makes it; a stop that has left something says so."""
     state, reason, code = _verdict(end)
+    if reason == "stopped_by_user" and (end.survivors or gpu_memory_left_bytes):
+        reason = "stop_incomplete"
     return advance(
         task,
         state,
@@ -51,6 +53,7 @@ def ended(task: Task, end: End) -> Task:
         oom_kills=end.oom_kills,
         killed=end.killed,
         survivors=list(end.survivors),
+        gpu_memory_left_bytes=gpu_memory_left_bytes,
         detail=end.detail,
         ended_at=end.ended_at or datetime.now(UTC),
     )
