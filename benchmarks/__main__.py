@@ -13,10 +13,12 @@ from rich.console import Console
 
 from benchmarks import (
     rows_arrivals,
+    rows_containers,
     rows_kv,
     rows_latency,
     rows_memory,
     rows_monitor,
+    rows_queue,
     rows_store,
     rows_tasks,
     rows_throughput,
@@ -55,6 +57,9 @@ MEASUREMENTS = (
     Measurement(rows_tasks.REPORTS, rows_tasks.reports),
     Measurement(rows_tasks.JOURNAL, rows_tasks.journal),
     Measurement(rows_tasks.STOPPING, rows_tasks.stopping),
+    Measurement(rows_queue.DRAIN, rows_queue.drain),
+    Measurement(rows_queue.WAITING, rows_queue.waiting),
+    Measurement(rows_containers.STARTING, rows_containers.starting),
     Measurement(rows_training.TRAINING, rows_training.training),
     Measurement(rows_memory.RESIDENT, rows_memory.resident),
 )

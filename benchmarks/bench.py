@@ -64,6 +64,8 @@ class Scale(NamedTuple):
     task_rounds: int = 15
     reports: int = 100
     journal_lines: int = 50_000
+    queue_tasks: int = 1_000
+    queue_waiting: int = 5_000
     fit_rows: int = 20_000
     fit_rounds: int = 5
     arrivals_s: float = 60.0
@@ -90,6 +92,8 @@ QUICK = Scale(
     task_rounds=4,
     reports=20,
     journal_lines=20_000,
+    queue_tasks=100,
+    queue_waiting=1_000,
     fit_rows=2_000,
     fit_rounds=3,
     arrivals_s=5.0,

@@ -26,7 +26,9 @@ class Quantity(Struct, frozen=True):
             case "s":
                 return _duration(self.value)
             case "bytes":
-                return f"{self.value / 2**20:.2f} MiB"
+                return (
+                    f"{self.value / 2**20:.2f} MiB" if self.value >= 2**20 else f"{self.value / 2**10:.1f} KiB"
+                )
             case "1/s":
                 return f"{self.value:,.0f} /s"
             case "cores":

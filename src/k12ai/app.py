@@ -95,7 +95,7 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
 
         counts = HttpCounts()
         kv = KvRoutes(store, closing)
-        pages = Pages(monitor, closing, registry_of(monitor, counts, docker.engine.calls))
+        pages = Pages(monitor, closing, registry_of(monitor, counts, docker.engine.calls, queue))
         limit = settings.max_body_bytes
         service = FrameworkService(tasks, registry, Placement(settings.runtime, docker))
         resources = TaskRoutes(service, Feed(store, closing), monitor, closing)

@@ -11,6 +11,7 @@ from k12ai._version import __version__
 from k12ai.api.observe import BUCKETS_S, HttpCounts
 from k12ai.monitor.monitor import Monitor
 from k12ai.monitor.totals import users_of
+from k12ai.tasks.queue import Queue
 
 CONTENT_TYPE = "text/plain; version=0.0.4"  # the framework adds the charset
 
@@ -18,10 +19,11 @@ CONTENT_TYPE = "text/plain; version=0.0.4"  # the framework adds the charset
 class PlatformCollector(Collector):
     """Reads the latest snapshot and the counts when Prometheus asks; nothing is kept up to date for it."""
 
-    def __init__(self, monitor: Monitor, http: HttpCounts, engine_calls: Counter[str]) -> None:
+    def __init__(self, monitor: Monitor, http: HttpCounts, engine_calls: Counter[str], queue: Queue) -> None:
         self._monitor = monitor
         self._http = http
         self._engine_calls = engine_calls
+        self._queue = queue
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -32,6 +34,7 @@ class PlatformCollector(Collector):
         yield from self._gpus()
         yield from self._containers()
         yield from self._users()
+        yield from self._tasks()
         yield from self._server()
 
     def _host(self) -> Iterator[Metric]:
@@ -120,6 +123,13 @@ class PlatformCollector(Collector):
             ((key, u.gpu_memory_usage) for key, u in rows),
         )
 
+    def _tasks(self) -> Iterator[Metric]:
+        yield _gauge("k12ai_tasks_waiting", "Tasks that wait for their turn.", len(self._queue))
+        yield _gauge("k12ai_tasks_running", "Tasks that have had their turn.", self._queue.running)
+        spent = CounterMetricFamily("k12ai_scheduler_seconds", "Time spent to decide whose turn it is.")
+        spent.add_metric([], self._queue.decided_s)
+        yield spent
+
     def _server(self) -> Iterator[Metric]:
         yield _gauge("k12ai_sample_age_seconds", "Age of the latest figures.", self._monitor.age_s)
         calls = CounterMetricFamily("k12ai_engine_calls", "Calls to the Docker Engine.", labels=["call"])
@@ -140,10 +150,12 @@ class PlatformCollector(Collector):
         yield times
 
 
-def registry_of(monitor: Monitor, http: HttpCounts, engine_calls: Counter[str]) -> CollectorRegistry:
+def registry_of(
+    monitor: Monitor, http: HttpCounts, engine_calls: Counter[str], queue: Queue
+) -> CollectorRegistry:
     """Return the registry of one server; nothing is registered globally."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(PlatformCollector(monitor, http, engine_calls))
+    registry.register(PlatformCollector(monitor, http, engine_calls, queue))
     return registry
 
 

@@ -1,6 +1,6 @@
 """The first process of a task's container: it starts the program, keeps its output and ends as it ends.
 
-It is mounted into the container beside `shim`, whose log it uses, and needs nothing of the image but a
+It is mounted into the container beside `segments`, and needs nothing of the image but a
 Python of the standard library. Output goes into files that the server reads, not through the Engine: so
 it can be followed byte by byte, and a task goes on printing while the Engine is away.
 
@@ -15,7 +15,10 @@ import os
 import select
 import signal
 
-import shim  # type: ignore[import-not-found]  # beside this file, in the container
+if __package__:
+    from k12ai.runtimes import segments
+else:  # in the container, beside this file
+    import segments  # type: ignore[import-not-found, no-redef]
 
 _READ_BYTES = 1 << 16
 _READS_PER_TURN = 16
@@ -26,7 +29,7 @@ class Init:
     """Stands over one program."""
 
     def __init__(self, directory: int, log_bytes: int, heard: int) -> None:
-        self._log = shim.Log(directory, log_bytes)
+        self._log = segments.Log(directory, log_bytes)
         self._heard = heard
         self._output, self._input = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stopping = False

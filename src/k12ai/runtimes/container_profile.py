@@ -24,7 +24,7 @@ TMP_BYTES = 1 << 30
 # PyTorch's data loaders hand tensors over in it; it counts as the task's memory.
 SHM_BYTES = 1 << 30
 _INIT_DIR = "/k12ai"
-_INIT_FILES = ("container_init.py", "shim.py")
+_INIT_FILES = ("container_init.py", "segments.py")
 # A module is compiled once; Python would keep the syntax tree of a script as long as it runs.
 _BOOT = (
     "import sys; sys.path.append(sys.argv.pop(1)); import container_init; "

@@ -59,12 +59,15 @@ import sys
 import time
 from collections.abc import Callable
 
-SEGMENT_BYTES = 1 << 20
-_SMALLEST_LOG_BYTES = 8 * 4096
+if __package__:
+    from k12ai.runtimes import segments
+else:  # the shim as a process
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # isolated mode leaves it out
+    import segments  # type: ignore[import-not-found, no-redef]
+
 _READ_BYTES = 1 << 16
 _READS_PER_TURN = 16  # a flood of output must not keep a stop waiting
 _REAPS_PER_TURN = 1000  # nor must a fork bomb
-_FULL_DISK_REST_S = 0.25
 _RESERVED_BYTES = 4096
 _DEFAULT_GRACE_S = 10.0
 _KILL_LIMIT_S = 5.0  # a process that outlives SIGKILL for so long sleeps in the kernel
@@ -150,86 +153,6 @@ def _seconds(value: object) -> float | None:
     raise ValueError(f"{value!r} is no time")
 
 
-class Log:
-    """Keeps the last ``limit`` bytes of what a task prints, and never more than that on the disk.
-
-    The memory it takes does not depend on how much is printed. What cannot be written is dropped and
-    counted: the task must neither wait nor fail because the disk is full.
-    """
-
-    def __init__(self, directory: int, limit: int) -> None:
-        _quietly(lambda: os.mkdir("log", 0o700, dir_fd=directory))
-        self._directory = os.open("log", _OPEN_DIRECTORY, dir_fd=directory)
-        self._limit = max(limit, _SMALLEST_LOG_BYTES)
-        self._segment_bytes = min(SEGMENT_BYTES, self._limit // 8)
-        # Full disks make short segments; their number is limited as their bytes are.
-        self._most_segments = 2 * (self._limit // self._segment_bytes + 1)
-        self._segments: list[tuple[int, int]] = []  # offset and size of those that are complete
-        self._kept = 0
-        self._file = -1
-        self._offset = self._size = 0  # of the segment that is being written
-        self._full_until = 0.0
-        self.total = 0
-        self.lost = 0
-
-    def write(self, output: bytes) -> None:
-        """Append what the task has printed; never raises for the disk."""
-        rest = memoryview(output)
-        while rest:
-            written = self._append(rest[: self._segment_bytes - self._size])
-            if not written:
-                self.total += len(rest)
-                self.lost += len(rest)
-                return
-            self.total += written
-            rest = rest[written:]
-
-    def drop_oldest(self) -> bool:
-        """Delete the oldest segment, and say whether there was one."""
-        if not self._segments:
-            self._complete()
-        if not self._segments:
-            return False
-        offset, size = self._segments.pop(0)
-        self._kept -= size
-        _quietly(lambda: os.unlink(f"{offset:016d}", dir_fd=self._directory))
-        return True
-
-    def _append(self, part: memoryview) -> int:
-        if time.monotonic() < self._full_until:
-            return 0
-        while self._segments and self._is_too_much(len(part)):
-            self.drop_oldest()
-        try:
-            if self._file < 0:
-                self._file = os.open(f"{self.total:016d}", _CREATE | os.O_EXCL, 0o600, dir_fd=self._directory)
-                self._offset = self.total
-            written = os.write(self._file, part)
-        except OSError:
-            # Whatever comes next has another offset, and so goes into another segment.
-            self._complete()
-            self._full_until = time.monotonic() + _FULL_DISK_REST_S
-            return 0
-        self._size += written
-        if self._size >= self._segment_bytes:
-            self._complete()
-        return written
-
-    def _is_too_much(self, more: int) -> bool:
-        return self._kept + self._size + more > self._limit or len(self._segments) >= self._most_segments
-
-    def _complete(self) -> None:
-        if self._file < 0:
-            return
-        os.close(self._file)
-        if self._size:
-            self._segments.append((self._offset, self._size))
-            self._kept += self._size
-        else:
-            _quietly(lambda: os.unlink(f"{self._offset:016d}", dir_fd=self._directory))
-        self._file, self._size = -1, 0
-
-
 class Supervisor:
     """Runs one task from its start until nothing of it is left."""
 
@@ -237,7 +160,7 @@ class Supervisor:
         self._directory = directory
         self._spec = spec
         self._wake = wake
-        self.log = Log(directory, spec.log_bytes)
+        self.log = segments.Log(directory, spec.log_bytes)
         self._oom_kills = _oom_kills(spec.cgroups)
         self._output, self._output_end = os.pipe()  # the end is kept: no end of file, and never a SIGPIPE
         os.set_blocking(self._output, False)

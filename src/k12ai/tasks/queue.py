@@ -1,5 +1,6 @@
 """The tasks that wait and the tasks that run; who of them starts next is `k12ai.tasks.admission`'s to say."""
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -35,6 +36,12 @@ class Queue:
         self._waiting: dict[str, Task] = {}  # in order of arrival
         self._running: dict[str, Task] = {}
         self.durations = Durations()
+        self.decided_s = 0.0  # what all decisions have taken together
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return len(self._running)
 
     def __len__(self) -> int:
         """How many wait."""
@@ -109,7 +116,10 @@ class Queue:
         }
 
     def _decide(self, waiting: list[Task]) -> list[Start | admission.Wait]:
+        began_s = time.perf_counter()
         machine, used = self._measured()
         nothing = Used()
         running = [Running(task, *used.get(task.container_id, nothing)) for task in self._running.values()]
-        return list(admission.decide(waiting, running, machine, self._policy))
+        decisions = list(admission.decide(waiting, running, machine, self._policy))
+        self.decided_s += time.perf_counter() - began_s
+        return decisions

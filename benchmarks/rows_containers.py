@@ -1,0 +1,41 @@
+"""What a task in a container costs beside the Engine's own command line."""
+
+import shutil
+import statistics
+import subprocess
+import time
+
+from benchmarks.bench import Bench
+from benchmarks.fleet import Skipped
+from benchmarks.table import Row
+from k12ai.client import Client
+from k12ai.frameworks.py.framework import PyFramework
+from k12ai.images import image_of
+
+MOST = 1.2
+
+STARTING = ("submit to the first line of a program in a container (peer: docker run of the same image)",)
+
+_SAYS_WHEN = "import time; print(time.time(), flush=True)"
+
+
+def starting(bench: Bench) -> list[Row]:
+    """The first line of a program comes at most a fifth later than with `docker run`, in turns."""
+    image = image_of(PyFramework())
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "image", "inspect", image], capture_output=True).returncode:
+        raise Skipped(f"the image {image} is not there (k12ai images build k12py), or no docker command")
+    ours, theirs = [], []
+    with bench.server(0, "--max-tasks", "4", "--runtime", "docker") as server, Client(server.url) as client:
+        for number in range(bench.scale.task_rounds):
+            began = time.time()
+            handle = client.submit("k12py", "runcode.start", f"p{number}", {"code": _SAYS_WHEN}, user="bench")
+            handle.wait(progress=False)
+            ours.append(float("".join(handle.logs())) - began)
+            began = time.time()
+            command = [docker, "run", "--rm", "--network", "none", image, "python3", "-c", _SAYS_WHEN]
+            told = subprocess.run(command, capture_output=True, text=True, check=True)
+            theirs.append(float(told.stdout) - began)
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    row = Row.of_rounds(STARTING[0], "s", ours, theirs)
+    return [Row(row.row, row.figure, peer=row.peer, bar="<= 1.2", met=ratio <= MOST, ratio=ratio)]
