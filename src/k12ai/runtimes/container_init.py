@@ -11,6 +11,8 @@ container. A process that ends becomes nobody's zombie.
 Exit codes are the program's; 128 + n where signal n ended it; 126 and 127 where it could not be started.
 """
 
+import ctypes
+import errno
 import os
 import select
 import signal
@@ -23,6 +25,8 @@ else:  # in the container, beside this file
 _READ_BYTES = 1 << 16
 _READS_PER_TURN = 16
 TERMINATED = 128 + signal.SIGTERM
+STARTED_AGAIN = 125
+_PR_SET_DUMPABLE = 4
 
 
 class Init:
@@ -108,10 +112,22 @@ def _become(argv: list[str], output: int) -> None:
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
+def _is_first(directory: int) -> bool:
+    """Say whether this is the first start of the container; whoever starts it again starts no program."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.close(os.open(os.path.join("log", "begun"), flags, 0o600, dir_fd=directory))
+    except OSError as error:
+        return error.errno != errno.EEXIST  # a full disk keeps nobody from working
+    return True
+
+
 def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
     """Run ``argv`` with its output in ``task_dir/log``; return the exit code."""
     if os.getpid() != 1:
         raise SystemExit("this is the first process of a container or nothing: it signals all that it sees")
+    # So that the program cannot trace what stands over it.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     heard, waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
     directory = os.open(task_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -126,4 +142,6 @@ def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
     # before is in this file, which is written before the signal is sent.
     if os.path.exists(stop_file):
         return TERMINATED
+    if not _is_first(directory):
+        return STARTED_AGAIN
     return init.run(list(argv))

@@ -85,13 +85,8 @@ def profile(launch: Launch, directory: TaskDir, account: Account, instance: str)
     }
 
 
-def stop_file(directory: TaskDir) -> Path:
-    """Return the file that tells the first process of a container not to begin."""
-    return directory.log / "stop"
-
-
 def _init_arguments(directory: TaskDir) -> tuple[str, str, str]:
-    return str(directory.path), str(LOG_BYTES), str(stop_file(directory))
+    return str(directory.path), str(LOG_BYTES), str(directory.stop_file)
 
 
 def _mounts(launch: Launch, directory: TaskDir) -> Sequence[dict[str, Any]]:
@@ -99,7 +94,7 @@ def _mounts(launch: Launch, directory: TaskDir) -> Sequence[dict[str, Any]]:
     return [
         # Under the names that they have outside: what a program says of a file is true for everyone.
         *(_mount(path, str(path)) for path in (launch.project_dir, directory.journal, directory.log)),
-        _mount(directory.params, str(directory.params), read_only=True),
+        _mount(directory.given, str(directory.given), read_only=True),
         *(_mount(here / name, f"{_INIT_DIR}/{name}", read_only=True) for name in _INIT_FILES),
     ]
 

@@ -25,7 +25,7 @@ from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.failpoints import reach
 from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
 from k12ai.runtimes.base import End, Launch, is_id_or_prefix
-from k12ai.runtimes.container_profile import container_name, profile, stop_file
+from k12ai.runtimes.container_profile import container_name, profile
 from k12ai.runtimes.docker import DockerRuntime
 from k12ai.runtimes.engine import ContainerState, LaunchRefused, NoSuchContainer
 from k12ai.runtimes.followed import FollowedRuntime
@@ -41,6 +41,8 @@ LOOK_AGAIN_S = 15.0
 TIMEOUT_GRACE_S = 10
 STRAY_GRACE_S = 60.0
 
+# What an Engine without live-restore ends its containers with, when it stops or comes back.
+_OF_A_RESTART = (signal.SIGTERM, signal.SIGKILL)
 _SIGNALS = frozenset(int(each) for each in signal.Signals)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -232,7 +234,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         while life.stop is None:
             try:
                 return await call()
-            except Unavailable as error:
+            except (Unavailable, NoSuchContainer) as error:  # the latter: removed while it was looked at
                 life.engine_was_away = True
                 log.warning("docker.waits", task=directory.task_id, reason=str(error))
             with contextlib.suppress(TimeoutError):
@@ -270,6 +272,8 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
                     await life.changed.wait()
             life.changed.clear()
             state = await self._state(life) or _GONE
+            if state.running:
+                life.engine_was_away = False  # it has outlived that
         self._forget(life.container_id)
         return _end_of(state, directory, life)
 
@@ -284,7 +288,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         with contextlib.suppress(OSError):  # the disk is full, or it has long ended and was removed
             directory.write("stop.json", msgspec.json.encode(stop))
             # For the first process of the container, which may not hear signals yet.
-            stop_file(directory).touch()
+            directory.stop_file.touch(mode=0o644)
         if life is not None:
             life.stop = stop
             if life.stopping is not None:
@@ -366,7 +370,7 @@ def _end_of(state: ContainerState, directory: TaskDir, life: _Life) -> End:
     reason: Literal["stopped", "timeout", "signal", "exited", "lost"]
     reason = stop.reason if stop is not None else "signal" if number is not None else "exited"
     detail = ""
-    if stop is None and number is not None and not state.oom_killed:
+    if stop is None and number in _OF_A_RESTART and not state.oom_killed:
         kept = directory.kept
         if kept is not None and kept.boot_id != boot_id():
             reason, detail = "lost", "the machine was restarted"

@@ -32,6 +32,8 @@ STATS_DEADLINE_S = 10.0
 # A class that starts at once keeps the Engine busy: starts queue up in it.
 LAUNCH_DEADLINE_S = 60.0
 MAX_LABEL_LENGTH = 256
+# The status that aiodocker makes up where no Engine has answered.
+_NOT_REACHED = 900
 
 # What changes whether a container runs, or what is known of it.
 _EVENTS_OF_INTEREST = (
@@ -174,9 +176,14 @@ class Engine:
             try:
                 return (await self._docker.containers.create(dict(body), name=name)).id
             except aiodocker.DockerError as error:
+                if error.status == _NOT_REACHED:
+                    raise
                 if error.status != 409:
                     raise LaunchRefused(error.message) from None
-                return str((await self._docker.containers.container(name).show())["Id"])
+            shown = await self._docker.containers.container(name).show()
+            if not body["Labels"].items() <= (shown["Config"]["Labels"] or {}).items():
+                raise LaunchRefused(f"a container of somebody else has the name {name}")
+            return str(shown["Id"])
 
         return await self._call("create", call, deadline_s=LAUNCH_DEADLINE_S)
 
@@ -187,7 +194,8 @@ class Engine:
             try:
                 await self._docker.containers.container(container_id).start()
             except aiodocker.DockerError as error:
-                if error.status == 404 and "No such container" in error.message:
+                is_gone = error.status == 404 and "No such container" in error.message
+                if is_gone or error.status == _NOT_REACHED:
                     raise
                 raise LaunchRefused(error.message) from None
 

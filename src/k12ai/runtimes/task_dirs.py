@@ -7,6 +7,7 @@ a container, the directory of the output; all else is the server's.
 import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from k12ai.runtimes.base import Launch, LogPiece
 
 T = TypeVar("T")
 
+_RM = shutil.which("rm") or "/bin/rm"
 LOG_BYTES = 10 * 1024 * 1024
 
 Account = tuple[int, int]
@@ -45,16 +47,19 @@ class TaskDir:
         self.path = tasks_dir / task_id
         self.task_id = task_id
         self.journal = self.path / "journal"
-        self.params = self.path / "params.json"
+        self.given = self.path / "given"  # what a task may read and not change
+        self.params = self.given / "params.json"
+        self.stop_file = self.given / "stop"
         self.log = self.path / "log"
 
     def create(self, launch: Launch, account: Account | None, *, sandboxed: bool = False) -> None:
         """Make the directory anew, with its journal and parameters, and make the project its student's own."""
-        shutil.rmtree(self.path, ignore_errors=True)  # of a server that died in here
-        self.path.mkdir(mode=0o711)
-        self.path.chmod(0o711)
+        self.remove()  # what is left of a server that died in here
+        for path in (self.path, self.given):
+            path.mkdir(mode=0o711)
+            path.chmod(0o711)
         for path, content in ((self.journal, b""), (self.params, launch.params)):
-            self.write(path.name, content)
+            _write(path, content)
             if account is not None:
                 os.chown(path, *account)
         if account is not None:
@@ -90,11 +95,7 @@ class TaskDir:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, complete or not at all."""
-        partial = self.path / f".{name}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(partial, flags, 0o600), "wb") as file:
-            file.write(content)
-        partial.rename(self.path / name)
+        _write(self.path / name, content)
 
     def read_log(self, offset: int, limit_bytes: int) -> LogPiece:
         """Return output from ``offset`` on, or from the oldest that is kept."""
@@ -127,7 +128,8 @@ class TaskDir:
 
     def remove(self) -> None:
         """Delete the directory with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        # Not with shutil: it recurses, and a student can make directories a hundred thousand deep.
+        subprocess.run([_RM, "-rf", "--", self.path], stderr=subprocess.DEVNULL, check=False)  # noqa: S603
 
 
 def boot_id() -> str:
@@ -135,6 +137,14 @@ def boot_id() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(partial, flags, 0o600), "wb") as file:
+        file.write(content)
+    partial.rename(path)
 
 
 def _hand_over(project_dir: Path, account: Account) -> None:
