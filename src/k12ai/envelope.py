@@ -43,8 +43,9 @@ _EXPECTED: Mapping[str, Text] = {
     "framework": Text("a string", "字符串"),
     "params": Text("a JSON object", " JSON 对象"),
     "limits": Text(
-        "an object with wall_time_s, memory_bytes, processes, each a whole number within its range",
-        "包含 wall_time_s、memory_bytes、processes（均为允许范围内的整数）的对象",
+        "an object of wall_time_s, memory_bytes, processes, cpus, gpus, gpu_memory_bytes, "
+        "each a number within its range",
+        "由 wall_time_s、memory_bytes、processes、cpus、gpus、gpu_memory_bytes（均为允许范围内的数）组成的对象",
     ),
     "id": Text("a string of at most 256 characters", "不超过 256 个字符的字符串"),
     "timeout": Text(

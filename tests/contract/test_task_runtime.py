@@ -289,3 +289,19 @@ async def test_memory_above_the_limit_ends_it_and_says_so(
     assert (end.oom_kills > 0 and end.signal == 9) or (
         end.exit_code == 1 and "MemoryError" in printed(runtime, wanted.task_id)
     )
+
+
+async def test_processors_are_capped_where_the_kernel_does_it(
+    runtime: TaskRuntime, launch: Callable[..., Launch]
+) -> None:
+    """Two seconds of work on half a processor take more than the two seconds that they would."""
+    if isinstance(runtime, ProcessRuntime) and not runtime.walls.all[-1].in_force:
+        pytest.skip("without cgroups, libraries are told and nobody is kept to it")
+    source = (
+        "import time\nbegan = time.monotonic()\n"
+        "while time.monotonic() - began < 2: pass\nprint(time.process_time())"
+    )
+    wanted = launch(source, limits=Limits(cpus=0.5))
+    await runtime.launch(wanted)
+    await runtime.wait(wanted.task_id)
+    assert float(printed(runtime, wanted.task_id)) < 1.6

@@ -17,6 +17,8 @@ from k12ai.texts import Text
 
 _NAME = "k12ai"
 _VERSION_1 = ("memory", "pids", "cpuacct")
+_VERSION_1_AS_WELL = ("cpu",)  # nice to have
+_CPU_PERIOD_US = 100_000
 
 
 class TaskCgroups:
@@ -76,6 +78,11 @@ class TaskCgroups:
             )
         if controller in ("pids", ""):
             rows.append(("pids.max", processes))
+        if controller in ("cpu", "") and limits.cpus is not None:
+            quota = round(limits.cpus * _CPU_PERIOD_US)
+            rows.append(
+                ("cpu.max", f"{quota} {_CPU_PERIOD_US}") if self._version_2 else ("cpu.cfs_quota_us", quota)
+            )
         return [(name, value) for name, value in rows if value is not None]
 
 
@@ -90,16 +97,26 @@ def _bases(cgroups: Cgroups) -> tuple[Mapping[str, Path], bool, Text | None]:
     bases = {}
     try:
         for controller in wanted:
-            base = Path(points[controller]) / _NAME
-            base.mkdir(exist_ok=True)
-            if version_2:
-                for directory in (base.parent, base):
-                    (directory / "cgroup.subtree_control").write_text("+memory +pids\n")
-            # It may be there already, made by another account: only a group in it tells.
-            probe = base / f"probe-{os.getpid()}"
-            probe.mkdir()
-            probe.rmdir()
-            bases[controller] = base
+            bases[controller] = _base(Path(points[controller]), version_2=version_2)
     except (OSError, KeyError) as error:
         return {}, version_2, Text(f"they cannot be made here ({error})", f"此处无法创建（{error}）")
+    for controller in () if version_2 else _VERSION_1_AS_WELL:
+        with contextlib.suppress(OSError, KeyError):
+            bases[controller] = _base(Path(points[controller]), version_2=False)
     return bases, version_2, None
+
+
+def _base(mount_point: Path, *, version_2: bool) -> Path:
+    """Return the directory for the groups of tasks; raise OSError where none can be made in it."""
+    base = mount_point / _NAME
+    base.mkdir(exist_ok=True)
+    if version_2:
+        for directory in (base.parent, base):
+            (directory / "cgroup.subtree_control").write_text("+memory +pids\n")
+            with contextlib.suppress(OSError):  # not delegated to every account
+                (directory / "cgroup.subtree_control").write_text("+cpu\n")
+    # It may be there already, made by another account: only a group in it tells.
+    probe = base / f"probe-{os.getpid()}"
+    probe.mkdir()
+    probe.rmdir()
+    return base
