@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from k12ai.frameworks.ml.framework import MlFramework
+from k12ai.frameworks.py.framework import PyFramework
+from k12ai.images import image_of
 from tests.support.engine import EngineClient, OwnDockerd
 from tests.support.nvml import COMPILERS, StandinNvml, compile_standin
 from tests.support.server import Server
@@ -22,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require",
         action="append",
         default=[],
-        choices=["compiler", "consul", "docker", "faketime"],
+        choices=["compiler", "consul", "docker", "faketime", "images"],
         help="fail, not skip, where this is absent",
     )
 
@@ -87,6 +90,21 @@ def _engine(docker_host: str) -> Iterator[EngineClient]:
     yield client
     client.remove_all()
     client.close()
+
+
+@pytest.fixture(name="task_images", scope="session")
+def _task_images(request: pytest.FixtureRequest, docker_host: str) -> dict[str, str]:
+    """The images of this version that the Engine has, by their framework; ``k12py`` is one of them."""
+    client = EngineClient(docker_host)
+    wanted = {each.name: image_of(each) for each in (PyFramework(), MlFramework())}
+    found = {name: image for name, image in wanted.items() if client.has_image(image)}
+    client.close()
+    required = set(wanted) if "images" in request.config.getoption("--require") else {PyFramework.name}
+    if missing := sorted(required - set(found)):
+        _absent(
+            request, "images", f"no {wanted[missing[0]]}; make it with: k12ai images build {' '.join(missing)}"
+        )
+    return found
 
 
 @pytest.fixture(name="own_dockerd")

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import typer
 
-from k12ai import catalogue, errors, settings
+from k12ai import catalogue, errors, failpoints, settings
 from k12ai.cli.main import app
 from k12ai.errors import K12AIError
 from k12ai.settings import Settings
@@ -86,8 +86,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_only_settings_that_exist(page: Path) -> None:
     known = {settings.environment_name(name) for name in Settings.__struct_fields__}
-    known |= {"K12AI_SERVER_URL", "K12AI_TOKEN", "K12AI_CONFIG"}
-    known |= {f"K12AI_{name}" for name in ("JOURNAL", "PARAMS", "OP", "USER", "UUID", "TASK_ID")}  # a task's
+    known |= {"K12AI_SERVER_URL", "K12AI_TOKEN", "K12AI_CONFIG", failpoints.VARIABLE}
+    of_a_task = ("JOURNAL", "PARAMS", "OP", "USER", "UUID", "TASK_ID", "GPU_MEMORY_BYTES")
+    known |= {f"K12AI_{name}" for name in of_a_task}
     assert set(re.findall(r"K12AI_[A-Z_]+[A-Z]", page.read_text())) <= known
 
 

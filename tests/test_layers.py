@@ -27,6 +27,9 @@ ALLOWED = {
     "stores": BASE | TOOLS,
     "failpoints": set(),
     "images": {"_version", "frameworks"},
+    "image_context": {"_version"},
+    "image_engine": {"errors", "texts"},
+    "pip_settings": set(),
     "runtimes": BASE | TOOLS | {"failpoints"},
     "monitor": BASE | TOOLS | {"runtimes"},
     "control": BASE | {"runtimes"},
@@ -47,7 +50,7 @@ ALLOWED = {
     | {"closing", "deferred", "envelope", "framework", "monitor", "platform", "projects", "stores", "tasks"},
     "client": {"texts", "catalogue", "models", "task"},
 }
-CLIENT_SIDE = ("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12libs.utils.nb_easy")
+CLIENT_SIDE = ("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12ai.cli.images", "k12libs.utils.nb_easy")
 SERVER_ONLY = (
     "litestar",
     "uvicorn",

@@ -65,6 +65,57 @@ class EngineClient:
         )
         assert answer.status_code == 200, answer.text
 
+    def has_image(self, name: str) -> bool:
+        return self._http.get(f"/images/{name}/json").status_code == 200
+
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        answer = self._http.get(f"/images/{name}/json")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def history(self, name: str) -> str:
+        """Return what the Engine tells of how an image was made."""
+        answer = self._http.get(f"/images/{name}/history")
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def remove_image(self, name: str) -> None:
+        self._http.delete(f"/images/{name}")
+
+    def run_confined(
+        self, image: str, *command: str, directory: Path, user: int, environ: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Run a program to its end as tasks are run; return its exit code and what it printed.
+
+        It sees ``directory`` under the name that it has outside, and works in it.
+        """
+        place = str(directory)
+        body = {
+            "Image": image,
+            "Entrypoint": list(command),
+            "WorkingDir": place,
+            "Env": [f"{name}={value}" for name, value in {"HOME": place, **(environ or {})}.items()],
+            "User": f"{user}:{user}",
+            "Labels": {TEST_LABEL: self._run},
+            "Tty": True,  # so that the log is text, without the Engine's frames
+            "HostConfig": {
+                "Binds": [f"{place}:{place}"],
+                "Tmpfs": {"/tmp": ""},
+                "ReadonlyRootfs": True,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges:true"],
+                "NetworkMode": "none",
+            },
+        }
+        created = self._http.post("/containers/create", json=body)
+        assert created.status_code == 201, created.text
+        container_id = created.json()["Id"]
+        self.start(container_id)
+        code: int = self._http.post(f"/containers/{container_id}/wait").json()["StatusCode"]
+        printed = self._http.get(f"/containers/{container_id}/logs", params={"stdout": "1", "stderr": "1"})
+        return code, printed.text.replace("\r\n", "\n")
+
     def run(
         self,
         script: str = "trap 'exit 7' TERM; while :; do sleep 0.1; done",

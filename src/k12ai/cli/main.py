@@ -1,7 +1,7 @@
-"""``k12ai``: serve, stats, submit, ps, logs, stop, frameworks.
+"""``k12ai``: serve, stats, submit, ps, logs, stop, frameworks, images.
 
 Exit codes: 0 done, 1 the server said no (its words on standard error), 2 wrong usage, 3 the server
-cannot be reached.
+cannot be reached; for ``k12ai images`` the Docker Engine is the server.
 """
 
 import sys
@@ -11,14 +11,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from k12ai._version import __version__
+from k12ai.cli.exits import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, CommandFailed
 from k12ai.cli.words import language
 from k12ai.client import Client, RequestRefused, ServerUnreachable
+from k12ai.images import DEFAULT_BASE
 from k12ai.settings import Settings, SettingsError, described
+from k12ai.task import Limits
 from k12ai.texts import Text
-
-EXIT_REFUSED = 1
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 3
 
 app = typer.Typer(
     name="k12ai",
@@ -27,6 +26,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+images = typer.Typer(help="See and build the container images that tasks run in.", no_args_is_help=True)
+app.add_typer(images, name="images")
 
 _HELP = {name: text for name, _default, text in described()}
 
@@ -46,6 +47,8 @@ def run() -> None:
         _leave(EXIT_UNREACHABLE, str(error))
     except SettingsError as error:
         _leave(EXIT_USAGE, error.detail.pick(language()))
+    except CommandFailed as error:
+        _leave(error.exit_code, *(line.pick(language()) for line in error.lines))
 
 
 def _leave(code: int, *lines: str) -> NoReturn:
@@ -88,12 +91,16 @@ def serve(
     allowed_origins: Annotated[list[str] | None, _option("allowed_origins")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
     max_tasks: Annotated[int | None, _option("max_tasks")] = None,
+    max_tasks_per_user: Annotated[int | None, _option("max_tasks_per_user")] = None,
+    tasks_cpus: Annotated[float | None, _option("tasks_cpus")] = None,
+    tasks_memory_bytes: Annotated[int | None, _option("tasks_memory_bytes")] = None,
     task_wall_time_s: Annotated[int | None, _option("task_wall_time_s")] = None,
     task_memory_bytes: Annotated[int | None, _option("task_memory_bytes")] = None,
     task_processes: Annotated[int | None, _option("task_processes")] = None,
     task_retention_s: Annotated[int | None, _option("task_retention_s")] = None,
     max_file_bytes: Annotated[int | None, _option("max_file_bytes")] = None,
     max_project_bytes: Annotated[int | None, _option("max_project_bytes")] = None,
+    max_project_files: Annotated[int | None, _option("max_project_files")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
     log_format: Annotated[str | None, _option("log_format")] = None,
     config: Annotated[
@@ -153,6 +160,15 @@ def submit(
         typer.Option("--param", "-P", metavar="NAME=VALUE", help="A parameter; model.name=knn reaches inside."),
     ] = None,
     params: Annotated[Path | None, typer.Option(help="A file with the parameters as JSON.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="Processors that it may use.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory that it may use, such as 512M or 4G.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs of its own; with --gpu-memory, shared ones.")] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory of a GPU that it shares with others.")
+    ] = None,
+    wall_time_s: Annotated[int | None, typer.Option(help="Seconds that it may run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and do not wait.")] = False,
     server: Server = None,
 ) -> None:
@@ -161,11 +177,12 @@ def submit(
 
     try:
         given = view.params_of(params, param or [])
+        limits = Limits(wall_time_s, view.size_of(memory), None, cpus, gpus, view.size_of(gpu_memory))
     except view.BadParam as error:
         _leave(EXIT_USAGE, str(error))
     full_op = op if op.endswith(".start") else f"{op}.start"
     with Client(server, language=language()) as client:
-        handle = client.submit(framework, full_op, project, given, user=user)
+        handle = client.submit(framework, full_op, project, given, user=user, limits=limits)
         if detach:
             sys.stdout.write(handle.task_id + "\n")
             return
@@ -209,6 +226,38 @@ def frameworks(
 
     with Client(server, language=language()) as client:
         view.show_frameworks(client, as_json=as_json)
+
+
+@images.command("list")
+def images_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    docker_host: Annotated[str | None, _option("docker_host")] = None,
+) -> None:
+    """List the image of every framework, and whether it is there."""
+    from k12ai.cli import images as view
+
+    view.show(_docker_host(docker_host), as_json=as_json)
+
+
+@images.command("build")
+def images_build(
+    frameworks: Annotated[
+        list[str] | None, typer.Argument(metavar="FRAMEWORK", help="All of them where none is named.")
+    ] = None,
+    base: Annotated[
+        str,
+        typer.Option(metavar="IMAGE", help="What to build on: it has Python 3.11 or newer, with venv."),
+    ] = DEFAULT_BASE,
+    docker_host: Annotated[str | None, _option("docker_host")] = None,
+) -> None:
+    """Build the images that tasks run in, from the package as it is installed here."""
+    from k12ai.cli import images as view
+
+    view.build(frameworks or [], base, _docker_host(docker_host))
+
+
+def _docker_host(given: str | None) -> str:
+    return Settings.load({"docker_host": given}).docker_host
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text as Styled
 
-from k12ai.cli.words import language, printable
+from k12ai.cli.words import language, printable, size
 from k12ai.client import Client, ServerUnreachable
 from k12ai.models import Container, Disk, Gpu, StatsMessage, UserUsage
 from k12ai.texts import Text
@@ -148,7 +148,7 @@ def _gpus(gpus: Sequence[Gpu]) -> RenderableType:
 def _holders(gpu: Gpu) -> RenderableType:
     """Return who holds the memory, and under what names the rest goes."""
     held = [
-        f"{printable(each.user or each.id)} {_bytes(each.gpu_memory_usage)}" for each in gpu.ledger.containers
+        f"{printable(each.user or each.id)} {size(each.gpu_memory_usage)}" for each in gpu.ledger.containers
     ]
     if gpu.ledger.unattributed:
         others = [
@@ -157,7 +157,7 @@ def _holders(gpu: Gpu) -> RenderableType:
             if not each.container and each.gpu_memory_usage
         ]
         names = f" ({', '.join(others)})" if others else ""
-        held.append(f"{_UNATTRIBUTED.pick(language())} {_bytes(gpu.ledger.unattributed)}{names}")
+        held.append(f"{_UNATTRIBUTED.pick(language())} {size(gpu.ledger.unattributed)}{names}")
     return Styled("  " + " · ".join(held), style="dim")
 
 
@@ -179,8 +179,8 @@ def _container_table(containers: Sequence[Container], *, on_gpus: bool) -> Table
             Styled(each.id, style="cyan"),
             *(Styled(printable(word)) for word in (each.service_name, each.op, each.user, each.service_uuid)),
             _coloured(each.cpu_percent, f"{each.cpu_percent:6.1f} %"),
-            _coloured(each.cpu_memory_percent, _bytes(each.cpu_memory_usage)),
-            *([Styled(_bytes(each.gpu_memory_usage))] if on_gpus else []),
+            _coloured(each.cpu_memory_percent, size(each.cpu_memory_usage)),
+            *([Styled(size(each.gpu_memory_usage))] if on_gpus else []),
             _age(each.started_at) if each.status == "running" else Styled(each.status, style="yellow"),
         )
     return table
@@ -193,8 +193,8 @@ def _users(users: Sequence[UserUsage], *, on_gpus: bool) -> RenderableType:
             Styled(printable(each.user)),
             Styled(str(each.containers)),
             Styled(f"{each.cpu_percent:6.1f} %"),
-            Styled(_bytes(each.cpu_memory_usage)),
-            *([Styled(_bytes(each.gpu_memory_usage))] if on_gpus else []),
+            Styled(size(each.cpu_memory_usage)),
+            *([Styled(size(each.gpu_memory_usage))] if on_gpus else []),
         )
     title = f"{_USERS.pick(language())} {len(users)}"
     return Panel(table, title=title, title_align="left", box=box.ROUNDED)
@@ -224,15 +224,7 @@ def _colour(percent: float) -> str:
 
 
 def _amount(usage: float, total: float) -> Styled:
-    return Styled(f"{_bytes(usage)} / {_bytes(total)}", style="dim")
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.1f} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1024
-    return f"{count:.1f} TiB"
+    return Styled(f"{size(usage)} / {size(total)}", style="dim")
 
 
 def _age(started_at: str) -> Styled:

@@ -41,12 +41,15 @@ _STATES = {
 }
 
 _REASONS = {
-    "waiting_cpu": Text("waits for a processor", "等待处理器"),
-    "waiting_memory": Text("waits for memory", "等待内存"),
-    "waiting_gpu": Text("waits for a GPU", "等待 GPU"),
-    "quota": Text("waits for a task of the same user", "等待同一用户的其他任务"),
+    "waiting_cpu": Text("for a processor", "等待处理器"),
+    "waiting_memory": Text("for memory", "等待内存"),
+    "waiting_gpu": Text("for a GPU", "等待 GPU"),
+    "quota": Text("for own tasks", "等待自己的其他任务"),
 }
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt]?)(?:i?[Bb])?")
+
+
+_LEAST = {"user": 6, "project": 7, "state": 9, "reason": 12}
 
 
 class BadParam(Exception):
@@ -115,12 +118,12 @@ def show_frameworks(client: Client, *, as_json: bool) -> None:
 def _table(tasks: Sequence[Task]) -> Table:
     table = Table(box=box.SIMPLE, header_style="dim")
     for column in _COLUMNS:
-        # The words may be cut; the id is what one types.
-        least = TASK_ID_DIGITS if column is _COLUMNS[0] else None
+        # The words may be cut; the id is what one types, and why it waits is what one asks.
+        least = TASK_ID_DIGITS if column is _COLUMNS[0] else _LEAST.get(column.en)
         table.add_column(column.pick(language()), no_wrap=True, overflow="ellipsis", min_width=least)
     for task in tasks:
         state = Styled(_STATES[task.state].pick(language()), style=_STATE_STYLES.get(task.state, ""))
-        words = (task.framework, task.op, task.user, task.service_uuid)
+        words = (task.framework, task.op.removesuffix(".start"), task.user, task.service_uuid)
         table.add_row(
             Styled(task.task_id, style="cyan"),
             *(Styled(printable(word)) for word in words),

@@ -1,4 +1,4 @@
-"""The language of the terminal, and text from strangers made safe to show in it."""
+"""The language of the terminal, text from strangers made safe to show in it, and sizes that people read."""
 
 import os
 
@@ -16,3 +16,12 @@ def language() -> Language:
 def printable(text: str) -> str:
     """Return the text without what a terminal would obey: labels are anybody's words."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in the unit that fits it: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,4 +1,4 @@
-"""The only module that talks to the Docker Engine: calls with deadlines, foreign errors translated."""
+"""The server's only way to the Docker Engine: calls with deadlines, foreign errors translated."""
 
 import asyncio
 import collections

@@ -19,7 +19,7 @@ class MlFramework(Framework):
     name = "k12ml"
     title = Text("Classical machine learning", "经典机器学习")
     ops = (TRAIN, EVALUATE, PREDICT)
-    image = "k12ai/k12ml"
+    image = "k12ai/ml"
     extra = "ml"
     modules = ("sklearn", "skops", "numpy")
 
