@@ -16,7 +16,7 @@ from k12ai.api.platform import PlatformRoutes
 from k12ai.api.tasks import TaskRoutes
 from k12ai.api.wire import HttpApp
 from k12ai.background import Background, every
-from k12ai.capacity import gpu_memory_left, measured
+from k12ai.capacity import GpuHolders, measured
 from k12ai.closing import Closing
 from k12ai.control import Control
 from k12ai.deferred import Deferred
@@ -79,7 +79,7 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
             files.project_dir,
             background,
             settings,
-            lambda container_id: gpu_memory_left(monitor, container_id),
+            GpuHolders(monitor),
         )
         await tasks.resume()
         platform = Platform(monitor, Control(_watched(docker, process), tasks.settled))

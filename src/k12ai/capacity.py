@@ -1,5 +1,7 @@
 """What the machine has for tasks and what they use of it, from what the monitor has measured."""
 
+from collections.abc import Set
+
 from k12ai.monitor.monitor import Monitor
 from k12ai.monitor.snapshot import Snapshot
 from k12ai.settings import Settings
@@ -34,26 +36,24 @@ def measured(snapshot: Snapshot, settings: Settings) -> Measured:
     return Measured(machine, used)
 
 
-async def gpu_memory_left(monitor: Monitor, container_id: str) -> int:
-    """Return the bytes that processes of a container, which has ended, still hold of GPUs.
+class GpuHolders:
+    """Tells whether what a task held of GPUs has been given back; see `k12ai.tasks.proof`."""
 
-    The driver takes a moment to take back what a killed process had; it is asked up to three times.
-    """
-    before = {
-        process.pid
-        for gpu in monitor.latest.gpus
-        for process in gpu.processes
-        if process.container == container_id
-    }
-    left = 0
-    for _ in range(GPU_LOOKS if before else 0):
-        snapshot = await monitor.measure()
-        left = sum(
-            process.gpu_memory_usage or 0
-            for gpu in snapshot.gpus
-            for process in gpu.processes
-            if process.pid in before
-        )
-        if not left:
-            break
-    return left
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def pids(self, container_id: str) -> frozenset[int]:
+        """See `GpuWitness.pids`."""
+        rows = [process for gpu in self._monitor.latest.gpus for process in gpu.processes]
+        return frozenset(process.pid for process in rows if process.container == container_id)
+
+    async def memory_left_bytes(self, pids: Set[int]) -> int:
+        """See `GpuWitness.memory_left_bytes`; the driver takes a moment to take back what a process had."""
+        left = 0
+        for _ in range(GPU_LOOKS if pids else 0):
+            snapshot = await self._monitor.measure()
+            rows = [process for gpu in snapshot.gpus for process in gpu.processes]
+            left = sum(process.gpu_memory_usage or 0 for process in rows if process.pid in pids)
+            if not left:
+                break
+        return left

@@ -1,5 +1,6 @@
 """Which runtime a new task starts in: the operator's choice, or the Engine where it has the image."""
 
+import time
 from typing import Literal
 
 from k12ai.errors import FrameworkNotInstalled, ImageMissing, Unavailable
@@ -8,6 +9,8 @@ from k12ai.images import image_of
 from k12ai.runtimes.docker_tasks import DockerTasks
 
 PROCESS, DOCKER = "process", "docker"
+# How long an image that was there is taken to be there: a class submits all at once.
+TRUSTED_S = 10.0
 
 
 class Placement:
@@ -16,7 +19,7 @@ class Placement:
     def __init__(self, setting: Literal["auto", "process", "docker"], docker: DockerTasks) -> None:
         self._setting = setting
         self._docker = docker
-        self._found: set[str] = set()
+        self._found_at: dict[str, float] = {}
 
     async def runtime_for(self, framework: Framework) -> str:
         """Return the name of the runtime. Raises `FrameworkNotInstalled` and `ImageMissing`.
@@ -37,11 +40,11 @@ class Placement:
 
     async def _has(self, image: str, *, otherwise: bool = False) -> bool:
         """Whether the Engine has an image; ``otherwise`` where it cannot be asked."""
-        if image not in self._found:
+        if time.monotonic() - self._found_at.get(image, float("-inf")) > TRUSTED_S:
             try:
                 if not await self._docker.engine.has_image(image):
                     return False
             except Unavailable:
                 return otherwise
-            self._found.add(image)
+            self._found_at[image] = time.monotonic()
         return True

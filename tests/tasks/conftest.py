@@ -1,7 +1,7 @@
 """A task manager on a real store and a real runtime, with a framework that runs what a test wants."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,14 @@ def request(source: str, **fields: Any) -> TaskRequest:
     return TaskRequest(**(values | fields))
 
 
-async def nothing_left(_container_id: str) -> int:
-    """No GPU holds anything."""
-    return 0
+class NoGpus:
+    """There is no GPU, and nobody holds anything."""
+
+    def pids(self, _container_id: str) -> frozenset[int]:
+        return frozenset()
+
+    async def memory_left_bytes(self, _pids: Set[int]) -> int:
+        return 0
 
 
 @pytest.fixture(name="open_house")
@@ -123,7 +128,7 @@ def _open_house(tmp_path: Path) -> OpenHouse:
                 project_dir,
                 background,
                 chosen,
-                nothing_left,
+                NoGpus(),
             )
             await manager.resume()
             background.keep_running("queue", manager.watch_queue)

@@ -41,10 +41,10 @@ _STATES = {
 }
 
 _REASONS = {
-    "waiting_cpu": Text("for a processor", "等待处理器"),
-    "waiting_memory": Text("for memory", "等待内存"),
-    "waiting_gpu": Text("for a GPU", "等待 GPU"),
-    "quota": Text("for own tasks", "等待自己的其他任务"),
+    "waiting_cpu": Text("processor", "等待处理器"),
+    "waiting_memory": Text("memory", "等待内存"),
+    "waiting_gpu": Text("GPU", "等待 GPU"),
+    "quota": Text("own tasks", "等待自己的其他任务"),
 }
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGTkmgt]?)(?:i?[Bb])?")
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from k12ai.tasks import messages
 from k12ai.tasks.admission import Start
 from k12ai.tasks.fitting import check_fits
 from k12ai.tasks.journal import Journal, Line, Piece
+from k12ai.tasks.proof import GpuWitness
 from k12ai.tasks.queue import Queue
 from k12ai.tasks.registry import Registry
-from k12ai.tasks.transitions import STOPPED, advance, ended
+from k12ai.tasks.transitions import advance, ended
 
 TAIL_S = 0.05
 RETRY_S = 1.0
@@ -44,6 +45,7 @@ class _Life:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.stopped_by = ""
+        self.gpu_pids: frozenset[int] = frozenset()  # its processes on GPUs, when it was asked to stop
         self.changing = asyncio.Lock()  # who changes the task and its record; one at a time, in order
         self.stop_asked = asyncio.Event()
         self.grace_s = 0.0
@@ -81,16 +83,15 @@ class TaskManager:
         project_dir: Callable[[str, str], Path],
         background: Background,
         settings: Settings,
-        gpu_memory_left: Callable[[str], Awaitable[int]],
+        witness: GpuWitness,
     ) -> None:
-        """``gpu_memory_left`` tells what the processes of a container that has ended still hold of GPUs."""
         self._store = store
         self._runtimes = runtimes
         self._frameworks = frameworks
         self._queue = queue
         self._project_dir = project_dir
         self._background = background
-        self._gpu_memory_left = gpu_memory_left
+        self._witness = witness
         self._keep_s = settings.result_retention_s
         self._task_keep_s = settings.task_retention_s
         self._defaults = Limits(
@@ -254,8 +255,10 @@ class TaskManager:
                 self._background.start(f"waits-{decision.task_id}", self._tell_reason(life, decision.reason))
 
     async def _tell_reason(self, life: _Life, reason: Reason) -> None:
-        if life.task.task_id in self._queue:
-            await self._record(life, lambda task: msgspec.structs.replace(task, reason=reason))
+        def change(task: Task) -> Task:
+            return msgspec.structs.replace(task, reason=reason) if task.task_id in self._queue else task
+
+        await self._record(life, change)
 
     def _begin(self, life: _Life, gpus: Sequence[int] = ()) -> None:
         self._background.start(f"task-{life.task.task_id}", self._live(life, gpus))
@@ -273,16 +276,14 @@ class TaskManager:
     async def _call_off(self, life: _Life) -> None:
         """End a task that has not had its turn."""
         try:
-            await self._record_stopped(life)
+            await self._finish_unstarted(life)
         finally:
             self._over(life)
+        self._dispatch()  # who waited behind it may not have to wait
 
-    async def _record_stopped(self, life: _Life) -> None:
-        """Record the end of a task that was stopped before it ran."""
-        by = life.stopped_by
-        await self._record(
-            life, lambda task: advance(task, "stopped", "stopped_by_user", code=STOPPED, stopped_by=by)
-        )
+    async def _finish_unstarted(self, life: _Life) -> None:
+        life.task = msgspec.structs.replace(life.task, stopped_by=life.stopped_by)
+        await self._finish(life, End(reason="stopped"))
 
     def _over(self, life: _Life) -> None:
         self._queue.leave(life.task.task_id)
@@ -301,7 +302,7 @@ class TaskManager:
         try:
             if not runtime.has(task_id):
                 if life.stop_asked.is_set():
-                    await self._record_stopped(life)
+                    await self._finish_unstarted(life)
                     return
                 await runtime.launch(await self._launch(life.task))
         except (K12AIError, OSError) as error:  # its framework is gone, its disk is full, …
@@ -345,7 +346,7 @@ class TaskManager:
                 end = await runtime.wait(task_id)
                 has_ended.set()
                 await tail  # not cancelled: what it has handed to the store must not be read again
-            left_bytes = await self._gpu_memory_left(life.task.container_id) if life.task.gpus else 0
+            left_bytes = await self._witness.memory_left_bytes(life.gpu_pids)
             await self._finish(life, end, reader, gpu_memory_left_bytes=left_bytes)
         finally:
             if journal is not None:
@@ -354,6 +355,7 @@ class TaskManager:
     async def _pass_on_stop(self, life: _Life) -> None:
         if life.task.state != "stopping":
             await life.stop_asked.wait()
+        life.gpu_pids = self._witness.pids(life.task.container_id)
         # First the deed, then the record: a full disk must not keep anybody from stopping.
         await self._runtime(life.task).ask_to_stop(life.task.task_id, life.grace_s)
         if life.task.state != "stopping":
@@ -418,7 +420,7 @@ class TaskManager:
         """Write a task's next state; while the store is full or away, try again until it is written."""
         async with life.changing:
             task = change(life.task)
-            while True:
+            while task is not life.task:
                 try:
                     await self._store.record_task(task, [messages.status(task)], keep_s=self._keep_s)
                 except K12AIError as error:
