@@ -136,6 +136,7 @@ def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
     def stop(_number: int, _frame: object) -> None:
         init.stop_asked = True
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program could send it, and Python would heed it
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     # The first process of a container does not hear a signal that it has no handler for. A stop that came
