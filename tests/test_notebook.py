@@ -186,11 +186,21 @@ def test_the_example_runs_where_there_is_no_container(
     assert "container id unknow is not found" in prints[4]
 
 
+@pytest.mark.parametrize("runtime", ["process", "docker"])
 def test_the_first_model_is_trained_evaluated_and_used(
-    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    start_server: Callable[..., Server],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    runtime: str,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """From nothing to a model, without Docker and without a GPU; and what goes wrong is explained."""
-    server = start_server("--max-tasks", "2", "--docker-host", f"unix://{tmp_path}/none.sock")
+    """From nothing to a model, without Docker and with it; and what goes wrong is explained."""
+    address = f"unix://{tmp_path}/none.sock"
+    if runtime == "docker":
+        if "k12ml" not in request.getfixturevalue("task_images"):
+            pytest.skip("there is no image of k12ml; make it with: k12ai images build k12ml")
+        address = request.getfixturevalue("docker_host")
+    server = start_server("--max-tasks", "2", "--runtime", runtime, "--docker-host", address)
     monkeypatch.setenv("K12AI_SERVER_URL", server.url)
     prints = run_example("first_model.ipynb", tmp_path)
     assert "k12ml" in prints[0]
