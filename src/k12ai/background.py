@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
 from k12ai.errors import K12AIError
+
+T = TypeVar("T")
 
 RESTART_S = 1.0
 
@@ -73,3 +75,25 @@ async def every(interval_s: float, tick: Callable[[], Awaitable[object]]) -> Non
         beat = max(beat, int(loop.time() // interval_s)) + 1
         await asyncio.sleep(beat * interval_s - loop.time())
         await tick()
+
+
+async def until_either(one: "asyncio.Future[Any]", other: Awaitable[object]) -> None:
+    """Return when either is done; ``one`` goes on where it is not."""
+    others = asyncio.ensure_future(other)
+    try:
+        await asyncio.wait([one, others], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        others.cancel()
+
+
+async def until_or(work: Awaitable[T], trouble: Awaitable[Exception]) -> T:
+    """Return the outcome of ``work``, or raise ``trouble`` where that comes first; neither is left running."""
+    working, troubled = asyncio.ensure_future(work), asyncio.ensure_future(trouble)
+    try:
+        await asyncio.wait([working, troubled], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise troubled.result()
+        return working.result()
+    finally:
+        working.cancel()
+        troubled.cancel()

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
+from k12ai.errors import Unavailable
 from k12ai.runtimes.cgroups import Usage
 from k12ai.task import Limits
 from k12ai.texts import Text
@@ -153,11 +154,20 @@ class TaskRuntime(Runtime):
     """A runtime that can start tasks. What it started outlives the server."""
 
     @abstractmethod
-    async def launch(self, launch: Launch) -> None:
-        """Start a task and return once it has a process; starting one a second time does nothing.
+    async def take_on(self, launch: Launch) -> None:
+        """Write down durably what is to run, and begin to start it; a second time this does nothing.
 
         A program that cannot be started is no error here: `wait` tells it.
         """
+
+    @abstractmethod
+    async def started(self, task_id: str) -> None:
+        """Return once a task that was taken on has a process, or has ended."""
+
+    async def launch(self, launch: Launch) -> None:
+        """Take a task on and return once it has a process."""
+        await self.take_on(launch)
+        await self.started(launch.task_id)
 
     @abstractmethod
     async def wait(self, task_id: str) -> End:
@@ -187,6 +197,10 @@ class TaskRuntime(Runtime):
 
         ``is_alive`` tells of a task whether it is on record and has not ended.
         """
+
+    @abstractmethod
+    async def trouble(self, task_id: str) -> Unavailable:
+        """Return why a task cannot be reached now, once that is so; a stop that was asked for is kept."""
 
     @abstractmethod
     def has(self, task_id: str) -> bool:

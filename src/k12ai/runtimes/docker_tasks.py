@@ -15,12 +15,13 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from k12ai.background import until_either, until_or
 from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.failpoints import reach
 from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
@@ -32,8 +33,6 @@ from k12ai.runtimes.followed import FollowedRuntime
 from k12ai.runtimes.instance import instance_name
 from k12ai.runtimes.task_dirs import Account, TaskDir, boot_id
 from k12ai.runtimes.walls import FIRST_UID
-
-T = TypeVar("T")
 
 RETRY_S = 1.0
 # The net below the events, which can be missed.
@@ -69,8 +68,34 @@ class _Life:
         self.stop = stop
         self.container_id = ""
         self.changed = asyncio.Event()
+        self.stop_wanted = asyncio.Event()
+        if stop is not None:
+            self.stop_wanted.set()
         self.stopping: asyncio.Task[None] | None = None
         self.engine_was_away = False
+        self._trouble: Unavailable | None = None
+        self._troubled = asyncio.Event()
+
+    @property
+    def is_to_stop(self) -> bool:
+        """Whether somebody wants it to end."""
+        return self.stop_wanted.is_set()
+
+    def is_out_of_reach(self, error: Unavailable) -> None:
+        """Tell whoever waits for the task that the Engine does not answer."""
+        self.engine_was_away = True
+        self._trouble = error
+        self._troubled.set()
+
+    def is_reached(self) -> None:
+        """Take that back."""
+        self._troubled.clear()
+
+    async def trouble(self) -> Unavailable:
+        """Return why it cannot be reached, once that is so."""
+        await self._troubled.wait()
+        assert self._trouble is not None
+        return self._trouble
 
 
 class DockerTasks(DockerRuntime, FollowedRuntime):
@@ -104,12 +129,21 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         life = self._lives.get(task_id)
         return life.container_id[:12] if life is not None else ""
 
+    async def trouble(self, task_id: str) -> Unavailable:
+        """See `TaskRuntime.trouble`."""
+        return await self._lives.get(task_id, _Life(None)).trouble()
+
     async def settle(self, task_id: str) -> None:
         """See `TaskRuntime.settle`; where the Engine is away, `tidy` does it later."""
         made = self._dir(task_id).read("container.json", _Made)
-        if made is not None:
-            with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable):
+            if made is not None:
                 await self.engine.remove(made.container_id)
+                return
+            # One that was made while nobody wanted it any more is known by its labels alone.
+            for row in await self.engine.labelled(f"{LABEL_TASK_ID}={task_id}"):
+                if row.labels.get(LABEL_INSTANCE) == self.instance:
+                    await self.engine.remove(row.container_id)
 
     async def remove(self, task_id: str) -> None:
         """See `TaskRuntime.remove`."""
@@ -134,7 +168,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
                 raise ContainerNotFound(container_id)
             short_id = self.container_of(task_id) or task_id
             await self.ask_to_stop(task_id, grace_s)
-            await asyncio.shield(self._follow(task_id))
+            await until_or(asyncio.shield(self._follow(task_id)), self.trouble(task_id))
             return short_id
         try:
             return await super().stop(container_id, grace_s=grace_s, service_name=service_name)
@@ -182,7 +216,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         life = self._lives[task_id] = _Life(directory.read("stop.json", _Stop))
         try:
             return await self._lived(directory, life)
-        except LaunchRefused as error:
+        except (LaunchRefused, OSError) as error:  # OSError: the disk is full
             return End(reason="start_failed", detail=str(error)[:1000], ended_at=datetime.now(UTC))
         finally:
             if life.stopping is not None:
@@ -195,8 +229,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         made = directory.read("container.json", _Made)
         if made is None:
             reach("before_create")
-            name = container_name(self.instance, directory.task_id)
-            container_id = await self._patiently(life, directory, lambda: self.engine.create(name, wanted.body))
+            container_id = await self._made(directory, life, wanted.body)
             if container_id is None:
                 return _never_started()
             reach("after_create")
@@ -217,39 +250,55 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
             state = await self._state(life)
             if state is None or state.status != "created" or state.error:
                 return state or _GONE
-            if life.stop is not None:
+            if life.is_to_stop:
                 return None
             try:
                 await self.engine.start(life.container_id)
                 await self._refresh(life.container_id)  # so that it is shown at once
             except Unavailable as error:  # whether it has started is then not known: look
+                life.is_out_of_reach(error)
                 log.warning("docker.start_retry", task=directory.task_id, reason=str(error))
                 await asyncio.sleep(RETRY_S)
             except NoSuchContainer:
                 return _GONE
             # A stop that came meanwhile found nothing that runs; it is looked for once more behind this.
 
-    async def _patiently(self, life: _Life, directory: TaskDir, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what the Engine answers, once it does; None where the task is to be stopped before that."""
-        while life.stop is None:
+    async def _made(self, directory: TaskDir, life: _Life, body: dict[str, Any]) -> str | None:
+        """Make the container and return its id; None where the task is to be stopped before that."""
+        name = container_name(self.instance, directory.task_id)
+        while not life.is_to_stop:
+            making: asyncio.Task[str] = self._background.start(
+                f"making-{directory.task_id}", self.engine.create(name, body)
+            )
             try:
-                return await call()
-            except (Unavailable, NoSuchContainer) as error:  # the latter: removed while it was looked at
-                life.engine_was_away = True
+                await until_either(making, life.stop_wanted.wait())
+                if making.done():
+                    return making.result()
+            except Unavailable as error:
+                life.is_out_of_reach(error)
                 log.warning("docker.waits", task=directory.task_id, reason=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S):
-                    await life.changed.wait()
-            life.changed.clear()
+                await asyncio.sleep(RETRY_S)
+            except NoSuchContainer:  # removed while it was looked at
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._background.start(f"unmake-{directory.task_id}", self._unmake(making))
         return None
+
+    async def _unmake(self, making: "asyncio.Task[str]") -> None:
+        """Remove a container that nobody wants any more, once the Engine has made it."""
+        with contextlib.suppress(Unavailable, NoSuchContainer, LaunchRefused):
+            await self.engine.remove(await making)
 
     async def _state(self, life: _Life) -> ContainerState | None:
         while True:
             try:
-                return await self.engine.state(life.container_id)
-            except Unavailable:
-                life.engine_was_away = True
+                state = await self.engine.state(life.container_id)
+            except Unavailable as error:
+                life.is_out_of_reach(error)
                 await asyncio.sleep(RETRY_S)
+            else:
+                life.is_reached()
+                return state
 
     # --- following -------------------------------------------------------------------------------
 
@@ -291,6 +340,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
             directory.stop_file.touch(mode=0o644)
         if life is not None:
             life.stop = stop
+            life.stop_wanted.set()
             if life.stopping is not None:
                 life.stopping.cancel()
                 life.stopping = None
@@ -307,7 +357,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
             try:
                 await self._stop(life.container_id, round(grace_s))
             except Unavailable as error:
-                life.engine_was_away = True
+                life.is_out_of_reach(error)
                 log.warning("docker.stop_retry", container=life.container_id[:12], reason=str(error))
                 await asyncio.sleep(RETRY_S)
             else:

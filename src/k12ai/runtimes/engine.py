@@ -185,7 +185,7 @@ class Engine:
                 raise LaunchRefused(f"a container of somebody else has the name {name}")
             return str(shown["Id"])
 
-        return await self._call("create", call, deadline_s=LAUNCH_DEADLINE_S)
+        return await self._long_call("create", call, deadline_s=LAUNCH_DEADLINE_S)
 
     async def start(self, container_id: str) -> None:
         """Start a container that has not been started yet. Raises `LaunchRefused`."""
@@ -199,7 +199,7 @@ class Engine:
                     raise
                 raise LaunchRefused(error.message) from None
 
-        await self._call("start", call, deadline_s=LAUNCH_DEADLINE_S)
+        await self._long_call("start", call, deadline_s=LAUNCH_DEADLINE_S)
 
     async def find(self, name: str) -> str | None:
         """Return the id of the container of this name; None where there is none."""
@@ -231,7 +231,7 @@ class Engine:
             await self._docker.containers.container(container_id).delete(force=True)
 
         with contextlib.suppress(NoSuchContainer):
-            await self._call("remove", call, deadline_s=LAUNCH_DEADLINE_S)
+            await self._long_call("remove", call, deadline_s=LAUNCH_DEADLINE_S)
 
     async def has_image(self, name: str) -> bool:
         """Whether the Engine has an image."""
@@ -264,17 +264,7 @@ class Engine:
         found out within seconds, however long the grace is.
         """
         container = self._docker.containers.container(container_id)
-        async with _cancelled_on_exit(self._stay_in_touch()) as lost:
-            stopping = asyncio.ensure_future(
-                self._call("stop", lambda: container.stop(t=grace_s), deadline_s=grace_s + 20.0)
-            )
-            try:
-                await asyncio.wait([stopping, lost], return_when=asyncio.FIRST_COMPLETED)
-                if not stopping.done():
-                    lost.result()
-                await stopping
-            finally:
-                await _cancel(stopping)
+        await self._long_call("stop", lambda: container.stop(t=grace_s), deadline_s=grace_s + 20.0)
 
     async def usage(self, container_id: str) -> Usage:
         """Return a container's counters over about the last second, as the Engine measured them."""
@@ -322,6 +312,19 @@ class Engine:
             await asyncio.sleep(1)
             if time.monotonic() - self._answered_at > 0.9:
                 await self.ping(deadline_s=SIGN_OF_LIFE_S)
+
+    async def _long_call(self, name: str, call: Callable[[], Awaitable[T]], *, deadline_s: float) -> T:
+        """Make a call that may take long; an Engine that hangs meanwhile is found out within seconds."""
+        async with _cancelled_on_exit(self._stay_in_touch()) as lost:
+            calling = asyncio.ensure_future(self._call(name, call, deadline_s=deadline_s))
+            ends: list[asyncio.Future[Any]] = [calling, lost]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if not calling.done():
+                    lost.result()
+                return await calling
+            finally:
+                await _cancel(calling)
 
     async def _call(
         self, name: str, call: Callable[[], Awaitable[T]], *, deadline_s: float = CALL_DEADLINE_S

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from k12ai.background import Background
+from k12ai.background import Background, until_either
 from k12ai.runtimes.base import End, Launch, LogPiece, TaskRuntime
 from k12ai.runtimes.task_dirs import TaskDir
 
@@ -33,15 +33,17 @@ class FollowedRuntime(TaskRuntime):
     async def _live(self, task_id: str) -> End:
         """Start a task where it is not started yet, and return how it ended."""
 
-    async def launch(self, launch: Launch) -> None:
-        """See `TaskRuntime.launch`."""
+    async def take_on(self, launch: Launch) -> None:
+        """See `TaskRuntime.take_on`."""
         async with self._preparing:
             if not self.has(launch.task_id):
                 await asyncio.to_thread(self._prepare, launch)
-        follower = self._follow(launch.task_id)
-        appeared = asyncio.ensure_future(self._appeared[launch.task_id].wait())
-        await asyncio.wait([follower, appeared], return_when=asyncio.FIRST_COMPLETED)
-        appeared.cancel()
+        self._follow(launch.task_id)
+
+    async def started(self, task_id: str) -> None:
+        """See `TaskRuntime.started`."""
+        follower = self._follow(task_id)
+        await until_either(follower, self._appeared[task_id].wait())
 
     async def wait(self, task_id: str) -> End:
         """See `TaskRuntime.wait`."""

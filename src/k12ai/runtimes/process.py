@@ -23,7 +23,7 @@ import structlog
 from msgspec import Struct
 
 from k12ai.background import Background
-from k12ai.errors import ContainerNotFound
+from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.runtimes import process_tree, shim
 from k12ai.runtimes.base import Condition, End, Launch, Unit, is_id_or_prefix
 from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
@@ -158,6 +158,11 @@ class ProcessRuntime(FollowedRuntime):
     def container_of(self, task_id: str) -> str:
         """See `TaskRuntime.container_of`; here a task is its own container."""
         return task_id if task_id in self._units else ""
+
+    async def trouble(self, task_id: str) -> Unavailable:
+        """See `TaskRuntime.trouble`; the machine itself is always there."""
+        never: asyncio.Future[Unavailable] = asyncio.get_running_loop().create_future()
+        return await never
 
     async def settle(self, task_id: str) -> None:
         """See `TaskRuntime.settle`."""

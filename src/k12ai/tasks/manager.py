@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from k12ai.background import Background
+from k12ai.background import Background, until_or
 from k12ai.catalogue import CATALOGUE
 from k12ai.errors import K12AIError, TaskNotFound
 from k12ai.failpoints import reach
@@ -138,7 +138,8 @@ class TaskManager:
     async def stop(self, task_id: str, *, grace_s: float, by: str = "") -> Task:
         """Have a task end and return it once it has; one that has ended already is returned as it is.
 
-        Raises `TaskNotFound`. Cancelling the call does not cancel the stop.
+        Raises `TaskNotFound`, and `Unavailable` where its runtime does not answer: the stop is carried out
+        when it does. Cancelling the call does not cancel the stop either.
         """
         life = self._lives.get(task_id)
         if life is not None:
@@ -151,7 +152,7 @@ class TaskManager:
                     self._background.start(f"call-off-{task_id}", self._call_off(life))
                 elif life.task.state == "stopping":
                     await self._runtime(life.task).ask_to_stop(task_id, grace_s)
-            await life.over.wait()
+            await until_or(life.over.wait(), self._runtime(life.task).trouble(task_id))
         return await self.task(task_id)
 
     async def settled(self, container_id: str) -> None:
@@ -243,7 +244,8 @@ class TaskManager:
         return task is not None and not task.ended
 
     def _runtime(self, task: Task) -> TaskRuntime:
-        return self._runtimes[task.runtime]
+        """Return a task's runtime, or where this server has it no more, one that knows nothing of the task."""
+        return self._runtimes.get(task.runtime) or next(iter(self._runtimes.values()))
 
     def _dispatch(self) -> None:
         """Start those whose turn it is, and tell the others what they wait for."""
@@ -304,7 +306,7 @@ class TaskManager:
                 if life.stop_asked.is_set():
                     await self._finish_unstarted(life)
                     return
-                await runtime.launch(await self._launch(life.task))
+                await runtime.take_on(await self._launch(life.task))
         except (K12AIError, OSError) as error:  # its framework is gone, its disk is full, …
             log.warning("task.start_failed", task=task_id, reason=str(error))
             await self._finish(life, End(reason="start_failed", detail=str(error)))
@@ -333,9 +335,6 @@ class TaskManager:
     async def _watch(self, life: _Life, runtime: TaskRuntime) -> None:
         """Pass on what a task says until it has ended, then how it ended."""
         task_id = life.task.task_id
-        if life.task.state == "starting":
-            container_id = runtime.container_of(task_id)
-            await self._record(life, lambda task: advance(task, "running", container_id=container_id))
         journal = Journal.open(runtime.journal_path(task_id))
         reader = _Reader(journal, await self._store.journal_offset(task_id))
         has_ended = asyncio.Event()
@@ -343,6 +342,10 @@ class TaskManager:
             async with Background() as helpers:
                 helpers.start(f"stop-{task_id}", self._pass_on_stop(life))
                 tail = helpers.start(f"journal-{task_id}", self._tail(life, reader, has_ended))
+                await runtime.started(task_id)
+                if life.task.state == "starting":
+                    container_id = runtime.container_of(task_id)
+                    await self._record(life, lambda task: _begun(task, container_id))
                 end = await runtime.wait(task_id)
                 has_ended.set()
                 await tail  # not cancelled: what it has handed to the store must not be read again
@@ -353,15 +356,18 @@ class TaskManager:
                 journal.close()
 
     async def _pass_on_stop(self, life: _Life) -> None:
-        if life.task.state != "stopping":
+        # Where an earlier run of the server has asked, the runtime has that and its grace in writing.
+        was_asked = life.task.state == "stopping"
+        if not was_asked:
             await life.stop_asked.wait()
         life.gpu_pids = self._witness.pids(life.task.container_id)
+        if was_asked:
+            return
         # First the deed, then the record: a full disk must not keep anybody from stopping.
         await self._runtime(life.task).ask_to_stop(life.task.task_id, life.grace_s)
-        if life.task.state != "stopping":
-            await self._record(
-                life, lambda task: advance(task, "stopping", "stopped_by_user", stopped_by=life.stopped_by)
-            )
+        await self._record(
+            life, lambda task: advance(task, "stopping", "stopped_by_user", stopped_by=life.stopped_by)
+        )
 
     async def _finish(
         self, life: _Life, end: End, reader: _Reader | None = None, *, gpu_memory_left_bytes: int = 0
@@ -430,6 +436,11 @@ class TaskManager:
                     life.task = task
                     self._queue.update(task)
                     return
+
+
+def _begun(task: Task, container_id: str) -> Task:
+    """Return the task as it is once it has begun; a stop can have come before that."""
+    return task if task.state != "starting" else advance(task, "running", container_id=container_id)
 
 
 def _filled(limits: Limits, defaults: Limits) -> Limits:
