@@ -40,8 +40,10 @@ LOOK_AGAIN_S = 15.0
 TIMEOUT_GRACE_S = 10
 STRAY_GRACE_S = 60.0
 
-# What an Engine without live-restore ends its containers with, when it stops or comes back.
-_OF_A_RESTART = (signal.SIGTERM, signal.SIGKILL)
+# What the Engine says of a container that it has lost sight of.
+_UNKNOWN = 255
+# That, and what an Engine without live-restore ends its containers with when it stops or comes back.
+_OF_A_RESTART = (_UNKNOWN, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
 _SIGNALS = frozenset(int(each) for each in signal.Signals)
 
 log = structlog.stdlib.get_logger(__name__)
@@ -419,13 +421,9 @@ def _end_of(state: ContainerState, directory: TaskDir, life: _Life) -> End:
         stop = None  # it had ended by itself
     reason: Literal["stopped", "timeout", "signal", "exited", "lost"]
     reason = stop.reason if stop is not None else "signal" if number is not None else "exited"
-    detail = ""
-    if stop is None and number in _OF_A_RESTART and not state.oom_killed:
-        kept = directory.kept
-        if kept is not None and kept.boot_id != boot_id():
-            reason, detail = "lost", "the machine was restarted"
-        elif life.engine_was_away:
-            reason, detail = "lost", "it was killed while the Engine was away; by whom is not known"
+    detail = "" if stop is not None or state.oom_killed else _lost(state, directory, life)
+    if detail:
+        reason = "lost"
     return End(
         reason=reason,
         exit_code=state.exit_code if number is None else None,
@@ -435,6 +433,20 @@ def _end_of(state: ContainerState, directory: TaskDir, life: _Life) -> End:
         detail=detail,
         ended_at=state.ended_at,
     )
+
+
+def _lost(state: ContainerState, directory: TaskDir, life: _Life) -> str:
+    """Return why the Engine cannot know how a task has ended; empty where it does."""
+    if state.exit_code not in _OF_A_RESTART:
+        return ""
+    kept = directory.kept
+    if kept is not None and kept.boot_id != boot_id():
+        return "the machine was restarted"
+    if not life.engine_was_away:
+        return ""
+    if state.exit_code == _UNKNOWN:
+        return "it ended while the Engine was away; how is not known"
+    return "it was killed while the Engine was away; by whom is not known"
 
 
 def _account(number: int | None) -> Account:
