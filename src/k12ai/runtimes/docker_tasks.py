@@ -10,12 +10,11 @@ about its containers: then a task is as it was, and waited for.
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import msgspec
 import structlog
@@ -26,6 +25,7 @@ from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.failpoints import reach
 from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
 from k12ai.runtimes.base import End, Launch, is_id_or_prefix
+from k12ai.runtimes.container_end import GONE, Stop, end_of, never_started, refused
 from k12ai.runtimes.container_profile import container_name, profile
 from k12ai.runtimes.docker import DockerRuntime
 from k12ai.runtimes.engine import ContainerState, LaunchRefused, NoSuchContainer
@@ -40,11 +40,6 @@ LOOK_AGAIN_S = 15.0
 TIMEOUT_GRACE_S = 10
 STRAY_GRACE_S = 60.0
 
-# What the Engine says of a container that it has lost sight of.
-_UNKNOWN = 255
-# That, and what an Engine without live-restore ends its containers with when it stops or comes back.
-_OF_A_RESTART = (_UNKNOWN, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
-_SIGNALS = frozenset(int(each) for each in signal.Signals)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -55,18 +50,10 @@ class _Made(Struct, frozen=True):
     container_id: str
 
 
-class _Stop(Struct, frozen=True):
-    """``stop.json``: that a task is to end, why, and since when."""
-
-    grace_s: float
-    reason: Literal["stopped", "timeout"] = "stopped"
-    asked_at: float = 0.0
-
-
 class _Life:
     """A task that is being followed."""
 
-    def __init__(self, stop: _Stop | None) -> None:
+    def __init__(self, stop: Stop | None) -> None:
         self.stop = stop
         self.container_id = ""
         self.changed = asyncio.Event()
@@ -124,7 +111,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
 
     async def ask_to_stop(self, task_id: str, grace_s: float) -> None:
         """See `TaskRuntime.ask_to_stop`."""
-        self._want_stop(task_id, _Stop(grace_s, "stopped", time.time()))
+        self._want_stop(task_id, Stop(grace_s, "stopped", time.time()))
 
     def container_of(self, task_id: str) -> str:
         """See `TaskRuntime.container_of`."""
@@ -215,11 +202,11 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
 
     async def _live(self, task_id: str) -> End:
         directory = self._dir(task_id)
-        life = self._lives[task_id] = _Life(directory.read("stop.json", _Stop))
+        life = self._lives[task_id] = _Life(directory.read("stop.json", Stop))
         try:
             return await self._lived(directory, life)
         except (LaunchRefused, OSError) as error:  # OSError: the disk is full
-            return End(reason="start_failed", detail=str(error)[:1000], ended_at=datetime.now(UTC))
+            return refused(str(error))
         finally:
             if life.stopping is not None:
                 life.stopping.cancel()
@@ -233,7 +220,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
             reach("before_create")
             container_id = await self._made(directory, life, wanted.body)
             if container_id is None:
-                return _never_started()
+                return never_started()
             reach("after_create")
             made = _Made(container_id)
             directory.write("container.json", msgspec.json.encode(made))
@@ -241,7 +228,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         reach("before_start")
         state = await self._started(directory, life)
         if state is None:
-            return _never_started()
+            return never_started()
         reach("after_start")
         self._appeared[directory.task_id].set()
         return await self._until_its_end(directory, life, state, wanted.wall_time_s)
@@ -251,7 +238,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         while True:
             state = await self._state(life)
             if state is None or state.status != "created" or state.error:
-                return state or _GONE
+                return state or GONE
             if life.is_to_stop:
                 return None
             try:
@@ -262,7 +249,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
                 log.warning("docker.start_retry", task=directory.task_id, reason=str(error))
                 await asyncio.sleep(RETRY_S)
             except NoSuchContainer:
-                return _GONE
+                return GONE
             # A stop that came meanwhile found nothing that runs; it is looked for once more behind this.
 
     async def _made(self, directory: TaskDir, life: _Life, body: dict[str, Any]) -> str | None:
@@ -315,23 +302,25 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         while state.running or state.restarting:
             if deadline is not None and time.monotonic() >= deadline:
                 deadline = None
-                self._want_stop(directory.task_id, _Stop(TIMEOUT_GRACE_S, "timeout", time.time()))
+                self._want_stop(directory.task_id, Stop(TIMEOUT_GRACE_S, "timeout", time.time()))
             self._stop_where_asked(directory.task_id, life)
             rest_s = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, rest_s)):
                     await life.changed.wait()
             life.changed.clear()
-            state = await self._state(life) or _GONE
+            state = await self._state(life) or GONE
             if state.running:
                 life.engine_was_away = False  # it has outlived that
         self._forget(life.container_id)
-        return _end_of(state, directory, life)
+        kept = directory.kept
+        booted_again = kept is not None and kept.boot_id != boot_id()
+        return end_of(state, life.stop, booted_again=booted_again, engine_was_away=life.engine_was_away)
 
-    def _want_stop(self, task_id: str, stop: _Stop) -> None:
+    def _want_stop(self, task_id: str, stop: Stop) -> None:
         """Write down that a task is to end; asking again can only shorten the grace."""
         directory, life = self._dir(task_id), self._lives.get(task_id)
-        earlier = directory.read("stop.json", _Stop) if life is None else life.stop
+        earlier = directory.read("stop.json", Stop) if life is None else life.stop
         if earlier is not None:
             if stop.grace_s >= earlier.grace_s:
                 return
@@ -390,63 +379,6 @@ class _Wanted(Struct, frozen=True):
 
     body: dict[str, Any]
     wall_time_s: int | None = None
-
-
-# What is said of a container that somebody has removed.
-_GONE = ContainerState(
-    status="removed",
-    running=False,
-    restarting=False,
-    oom_killed=False,
-    exit_code=0,
-    error="",
-    started_at="0001-01-01T00:00:00Z",
-    finished_at="0001-01-01T00:00:00Z",
-)
-
-
-def _never_started() -> End:
-    return End(reason="stopped", ended_at=datetime.now(UTC))
-
-
-def _end_of(state: ContainerState, directory: TaskDir, life: _Life) -> End:
-    if state is _GONE:
-        return End(reason="lost", detail="its container was removed", ended_at=datetime.now(UTC))
-    if state.status == "created":  # it could not be started
-        return End(reason="start_failed", exit_code=state.exit_code, detail=state.error[:1000])
-    # The Engine and the first process of the container tell a signal as shells do.
-    number = state.exit_code - 128 if state.exit_code - 128 in _SIGNALS else None
-    stop = life.stop
-    if stop is not None and state.ended_at.timestamp() < stop.asked_at:
-        stop = None  # it had ended by itself
-    reason: Literal["stopped", "timeout", "signal", "exited", "lost"]
-    reason = stop.reason if stop is not None else "signal" if number is not None else "exited"
-    detail = "" if stop is not None or state.oom_killed else _lost(state, directory, life)
-    if detail:
-        reason = "lost"
-    return End(
-        reason=reason,
-        exit_code=state.exit_code if number is None else None,
-        signal=number,
-        oom_kills=int(state.oom_killed),
-        killed=stop is not None and number == signal.SIGKILL,
-        detail=detail,
-        ended_at=state.ended_at,
-    )
-
-
-def _lost(state: ContainerState, directory: TaskDir, life: _Life) -> str:
-    """Return why the Engine cannot know how a task has ended; empty where it does."""
-    if state.exit_code not in _OF_A_RESTART:
-        return ""
-    kept = directory.kept
-    if kept is not None and kept.boot_id != boot_id():
-        return "the machine was restarted"
-    if not life.engine_was_away:
-        return ""
-    if state.exit_code == _UNKNOWN:
-        return "it ended while the Engine was away; how is not known"
-    return "it was killed while the Engine was away; by whom is not known"
 
 
 def _account(number: int | None) -> Account:

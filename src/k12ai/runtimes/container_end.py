@@ -1,0 +1,87 @@
+"""How a task has ended whose container the Engine tells about: a pure function of its words and ours."""
+
+import signal
+from datetime import UTC, datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from k12ai.runtimes.base import End
+from k12ai.runtimes.engine import ContainerState
+
+_SIGNALS = frozenset(int(each) for each in signal.Signals)
+# What the Engine says of a container that it has lost sight of.
+_UNKNOWN = 255
+# That, and what an Engine without live-restore ends its containers with when it stops or comes back.
+_OF_A_RESTART = (_UNKNOWN, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
+_LONGEST_DETAIL = 1000
+
+GONE = ContainerState(
+    status="removed",
+    running=False,
+    restarting=False,
+    oom_killed=False,
+    exit_code=0,
+    error="",
+    started_at="0001-01-01T00:00:00Z",
+    finished_at="0001-01-01T00:00:00Z",
+)
+"""What is said of a container that somebody has removed."""
+
+
+class Stop(Struct, frozen=True):
+    """That a task is to end, why, and since when, in seconds since the epoch."""
+
+    grace_s: float
+    reason: Literal["stopped", "timeout"] = "stopped"
+    asked_at: float = 0.0
+
+
+def never_started() -> End:
+    """Return the end of a task that was stopped before it began."""
+    return End(reason="stopped", ended_at=datetime.now(UTC))
+
+
+def refused(words: str) -> End:
+    """Return the end of a task that could not be started; ``words`` say why."""
+    return End(reason="start_failed", detail=words[:_LONGEST_DETAIL], ended_at=datetime.now(UTC))
+
+
+def end_of(state: ContainerState, stop: Stop | None, *, booted_again: bool, engine_was_away: bool) -> End:
+    """Return how a task has ended; ``booted_again`` says that the machine was started since it began.
+
+    What nobody can know is ``lost``, never guessed at.
+    """
+    if state is GONE:
+        return End(reason="lost", detail="its container was removed", ended_at=datetime.now(UTC))
+    if state.status == "created":
+        return End(reason="start_failed", exit_code=state.exit_code, detail=state.error[:_LONGEST_DETAIL])
+    # The Engine and the first process of the container tell a signal as shells do.
+    number = state.exit_code - 128 if state.exit_code - 128 in _SIGNALS else None
+    if stop is not None and state.ended_at.timestamp() < stop.asked_at:
+        stop = None  # it had ended by itself
+    reason: Literal["stopped", "timeout", "signal", "exited", "lost"]
+    reason = stop.reason if stop is not None else "signal" if number is not None else "exited"
+    detail = ""
+    if stop is None and not state.oom_killed and state.exit_code in _OF_A_RESTART:
+        detail = _unknowable(state, booted_again=booted_again, engine_was_away=engine_was_away)
+    return End(
+        reason="lost" if detail else reason,
+        exit_code=state.exit_code if number is None else None,
+        signal=number,
+        oom_kills=int(state.oom_killed),
+        killed=stop is not None and number == signal.SIGKILL,
+        detail=detail,
+        ended_at=state.ended_at,
+    )
+
+
+def _unknowable(state: ContainerState, *, booted_again: bool, engine_was_away: bool) -> str:
+    """Return why the Engine cannot know how a task has ended; empty where it does."""
+    if booted_again:
+        return "the machine was restarted"
+    if not engine_was_away:
+        return ""
+    if state.exit_code == _UNKNOWN:
+        return "it ended while the Engine was away; how is not known"
+    return "it was killed while the Engine was away; by whom is not known"
