@@ -1,0 +1,89 @@
+"""What is said of how a task ended: what the Engine knows, and never more than that."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from k12ai.runtimes.container_end import GONE, Stop, end_of
+from k12ai.runtimes.engine import ContainerState
+
+ENDED = ContainerState(
+    status="exited",
+    running=False,
+    restarting=False,
+    oom_killed=False,
+    exit_code=0,
+    error="",
+    started_at="2026-01-01T10:00:00.123456789Z",
+    finished_at="2026-01-01T10:01:00Z",
+)
+FINISHED_AT = 1767261660
+ASKED = Stop(10, asked_at=FINISHED_AT - 5)
+
+
+def end(stop: Stop | None = None, *, away: bool = False, booted: bool = False, **state: Any) -> tuple[Any, ...]:
+    found = end_of(msgspec.structs.replace(ENDED, **state), stop, booted_again=booted, engine_was_away=away)
+    return found.reason, found.exit_code, found.signal, found.oom_kills, found.killed
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({}, ("exited", 0, None, 0, False)),
+        ({"exit_code": 5}, ("exited", 5, None, 0, False)),
+        ({"exit_code": 139}, ("signal", None, 11, 0, False)),
+        ({"exit_code": 137}, ("signal", None, 9, 0, False)),  # anybody can send that: no word of memory
+        ({"exit_code": 137, "oom_killed": True}, ("signal", None, 9, 1, False)),
+        ({"exit_code": 0, "oom_killed": True}, ("exited", 0, None, 1, False)),
+        ({"exit_code": 5, "oom_killed": True}, ("exited", 5, None, 1, False)),
+        ({"exit_code": 255}, ("exited", 255, None, 0, False)),
+        ({"exit_code": 200}, ("exited", 200, None, 0, False)),
+    ],
+)
+def test_what_ended_by_itself(state: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    assert end(**state) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"exit_code": 143}, ("stopped", None, 15, 0, False)),
+        ({"exit_code": 7}, ("stopped", 7, None, 0, False)),
+        ({"exit_code": 137}, ("stopped", None, 9, 0, True)),
+    ],
+)
+@pytest.mark.parametrize("away", [False, True])
+def test_what_was_stopped(state: dict[str, Any], expected: tuple[Any, ...], away: bool) -> None:
+    assert end(ASKED, away=away, **state) == expected
+    timeout = msgspec.structs.replace(ASKED, reason="timeout")
+    assert end(timeout, away=away, **state) == ("timeout", *expected[1:])
+
+
+def test_what_had_ended_before_it_was_asked_to_was_not_stopped() -> None:
+    late = Stop(10, asked_at=FINISHED_AT + 1)
+    assert end(late, exit_code=3) == ("exited", 3, None, 0, False)
+
+
+@pytest.mark.parametrize("exit_code", [137, 143, 255])
+@pytest.mark.parametrize(("away", "booted"), [(True, False), (False, True), (True, True)])
+def test_what_nobody_can_know_is_lost(exit_code: int, away: bool, booted: bool) -> None:
+    state = msgspec.structs.replace(ENDED, exit_code=exit_code)
+    found = end_of(state, None, booted_again=booted, engine_was_away=away)
+    assert found.reason == "lost"
+    assert found.detail
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"exit_code": 1}, {"exit_code": 139}, {"exit_code": 137, "oom_killed": True}]
+)
+def test_an_end_that_the_engine_kept_is_known_though_it_was_away(state: dict[str, Any]) -> None:
+    assert end(away=True, **state) == end(**state)
+
+
+def test_a_container_that_was_removed_or_never_started() -> None:
+    assert end_of(GONE, None, booted_again=False, engine_was_away=False).reason == "lost"
+    state = msgspec.structs.replace(ENDED, status="created", exit_code=127, error="no such file: python3")
+    found = end_of(state, None, booted_again=False, engine_was_away=False)
+    assert (found.reason, found.exit_code) == ("start_failed", 127)
+    assert "python3" in found.detail
