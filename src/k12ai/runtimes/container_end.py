@@ -7,13 +7,15 @@ from typing import Literal
 from msgspec import Struct
 
 from k12ai.runtimes.base import End
+from k12ai.runtimes.container_init import STARTED_AGAIN
 from k12ai.runtimes.engine import ContainerState
 
 _SIGNALS = frozenset(int(each) for each in signal.Signals)
 # What the Engine says of a container that it has lost sight of.
 _UNKNOWN = 255
 # That, and what an Engine without live-restore ends its containers with when it stops or comes back.
-_OF_A_RESTART = (_UNKNOWN, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
+# The last: the Engine started it a second time, because it did not know of the first.
+_OF_A_RESTART = (_UNKNOWN, 128 + signal.SIGTERM, 128 + signal.SIGKILL, STARTED_AGAIN)
 _LONGEST_DETAIL = 1000
 
 GONE = ContainerState(
@@ -45,6 +47,12 @@ def never_started() -> End:
 def refused(words: str) -> End:
     """Return the end of a task that could not be started; ``words`` say why."""
     return End(reason="start_failed", detail=words[:_LONGEST_DETAIL], ended_at=datetime.now(UTC))
+
+
+def lost_at_start(words: str) -> End:
+    """Return the end of a task that may have run, for all that the Engine knows."""
+    detail = f"the Engine was away while it started: {words}"[:_LONGEST_DETAIL]
+    return End(reason="lost", detail=detail, ended_at=datetime.now(UTC))
 
 
 def end_of(state: ContainerState, stop: Stop | None, *, booted_again: bool, engine_was_away: bool) -> End:
@@ -82,6 +90,6 @@ def _unknowable(state: ContainerState, *, booted_again: bool, engine_was_away: b
         return "the machine was restarted"
     if not engine_was_away:
         return ""
-    if state.exit_code == _UNKNOWN:
+    if state.exit_code in (_UNKNOWN, STARTED_AGAIN):
         return "it ended while the Engine was away; how is not known"
     return "it was killed while the Engine was away; by whom is not known"

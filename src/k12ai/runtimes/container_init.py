@@ -5,8 +5,9 @@ Python of the standard library. Output goes into files that the server reads, no
 it can be followed byte by byte, and a task goes on printing while the Engine is away.
 
 SIGTERM is passed on once to every process, and the container lives until the last of them has ended, or
-until the Engine's SIGKILL. When the first process ends by itself, what it leaves behind dies with the
-container. A process that ends becomes nobody's zombie.
+until the Engine's SIGKILL. The file that tells of a stop, with the seconds of grace in it, is looked at
+once a second: it is heeded also where no signal comes. When the first process ends by itself, what it
+leaves behind dies with the container. A process that ends becomes nobody's zombie.
 
 Exit codes are the program's; 128 + n where signal n ended it; 126 and 127 where it could not be started.
 """
@@ -16,6 +17,7 @@ import errno
 import os
 import select
 import signal
+import time
 
 if __package__:
     from k12ai.runtimes import segments
@@ -25,15 +27,21 @@ else:  # in the container, beside this file
 _READ_BYTES = 1 << 16
 _READS_PER_TURN = 16
 TERMINATED = 128 + signal.SIGTERM
+KILLED = 128 + signal.SIGKILL
 STARTED_AGAIN = 125
+LOOK_S = 1.0
+SLACK_S = 1.0  # after the grace it is the Engine that kills, where it can
 _PR_SET_DUMPABLE = 4
 
 
 class Init:
     """Stands over one program."""
 
-    def __init__(self, directory: int, log_bytes: int, heard: int) -> None:
+    def __init__(self, directory: int, log_bytes: int, stop_file: str, heard: int) -> None:
         self._log = segments.Log(directory, log_bytes)
+        self._stop_file = stop_file
+        self._told_at: float | None = None
+        self._kill_at = float("inf")
         self._heard = heard
         self._output, self._input = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stopping = False
@@ -47,9 +55,12 @@ class Init:
             _become(argv, self._input)
         os.close(self._input)
         while not self._is_over(child):
-            ready, _, _ = select.select([self._output, self._heard], [], [])
+            ready, _, _ = select.select([self._output, self._heard], [], [], LOOK_S)
             if self._heard in ready:
                 os.read(self._heard, 4096)
+            self._look_at_stop_file()
+            if time.monotonic() > self._kill_at:
+                return KILLED  # and with the first process goes everything
             self._pass_on_stop()
             self._keep_output()
         self._keep_output()  # a pipe holds less than that
@@ -68,6 +79,18 @@ class Init:
                 return self.status is not None and not self._stopping
             if pid == child:
                 self.status = status
+
+    def _look_at_stop_file(self) -> None:
+        """Heed a stop that came without a signal: an Engine that was killed can lose track of a container."""
+        try:
+            with open(self._stop_file, encoding="ascii") as file:
+                grace_s = float(file.read())
+        except (OSError, ValueError):
+            return
+        if self._told_at is None:
+            self._told_at = time.monotonic()
+            self.stop_asked = True
+        self._kill_at = self._told_at + grace_s + SLACK_S
 
     def _pass_on_stop(self) -> None:
         if self.stop_asked and not self._stopping:
@@ -131,7 +154,7 @@ def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
     heard, waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
     directory = os.open(task_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    init = Init(directory, int(log_bytes), heard)
+    init = Init(directory, int(log_bytes), stop_file, heard)
 
     def stop(_number: int, _frame: object) -> None:
         init.stop_asked = True

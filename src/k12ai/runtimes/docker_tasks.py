@@ -25,7 +25,7 @@ from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.failpoints import reach
 from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
 from k12ai.runtimes.base import End, Launch, is_id_or_prefix
-from k12ai.runtimes.container_end import GONE, Stop, end_of, never_started, refused
+from k12ai.runtimes.container_end import GONE, Stop, end_of, lost_at_start, never_started, refused
 from k12ai.runtimes.container_profile import container_name, profile
 from k12ai.runtimes.docker import DockerRuntime
 from k12ai.runtimes.engine import ContainerState, LaunchRefused, NoSuchContainer
@@ -206,7 +206,12 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         try:
             return await self._lived(directory, life)
         except (LaunchRefused, OSError) as error:  # OSError: the disk is full
-            return refused(str(error))
+            if not life.engine_was_away:
+                return refused(str(error))
+            # An Engine that was killed may have started it all the same, and have no record of that.
+            with contextlib.suppress(OSError):
+                directory.tell_stop(0)
+            return lost_at_start(str(error))
         finally:
             if life.stopping is not None:
                 life.stopping.cancel()
@@ -328,7 +333,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         with contextlib.suppress(OSError):  # the disk is full, or it has long ended and was removed
             directory.write("stop.json", msgspec.json.encode(stop))
             # For the first process of the container, which may not hear signals yet.
-            directory.stop_file.touch(mode=0o644)
+            directory.tell_stop(stop.grace_s)
         if life is not None:
             life.stop = stop
             life.stop_wanted.set()

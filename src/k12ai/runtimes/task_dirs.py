@@ -77,6 +77,10 @@ class TaskDir:
         )
         self.write("task.json", msgspec.json.encode(kept))
 
+    def tell_stop(self, grace_s: float) -> None:
+        """Tell the first process of a container to end the task, in a file that no task can change."""
+        _write(self.stop_file, f"{grace_s}".encode(), mode=0o644)
+
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
         return (self.path / name).exists()
@@ -139,11 +143,12 @@ def boot_id() -> str:
     return ""
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     partial = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(partial, flags, 0o600), "wb") as file:
+    with open(os.open(partial, flags, mode), "wb") as file:
         file.write(content)
+        os.fchmod(file.fileno(), mode)  # whatever this process masks
     partial.rename(path)
 
 
