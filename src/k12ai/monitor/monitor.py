@@ -108,7 +108,8 @@ class Monitor:
             return derive(before, await self._read(fresh=True), self._latest)
 
     async def _tick(self) -> None:
-        if time.monotonic() - self._reading.at_s < min(FIRST_WINDOW_S, self.interval_s / 4):
+        too_short = time.monotonic() - self._reading.at_s < min(FIRST_WINDOW_S, self.interval_s / 4)
+        if too_short and self._latest is not None:
             return  # the first beat may come right after the start: too short a window to say anything
         reading = await self._read()
         self._latest = derive(self._reading, reading, self._latest)

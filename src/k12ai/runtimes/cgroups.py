@@ -8,6 +8,7 @@ and "cgroup-v2").
 
 import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -148,6 +149,8 @@ class _Files(CgroupReader):
         self._limit = b""
         self._reads = 0
         self._descriptors: list[int] = []
+        self._reading = threading.Lock()
+        self._closed = False
         try:
             for path in (cpu, usage, stat):
                 self._descriptors.append(_open(path))
@@ -157,11 +160,29 @@ class _Files(CgroupReader):
 
     def close(self) -> None:
         """See `CgroupReader.close`."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the files of a closed reader; whoever reads them meanwhile does it behind the reading."""
+        if self._closed and self._reading.acquire(blocking=False):
+            try:
+                while self._descriptors:
+                    os.close(self._descriptors.pop())
+            finally:
+                self._reading.release()
 
     def read(self) -> Usage:
         """See `CgroupReader.read`."""
+        try:
+            with self._reading:
+                return self._figures()
+        finally:
+            self._let_go()
+
+    def _figures(self) -> Usage:
+        if self._closed:
+            raise CgroupUnreachable("its reader has been closed")
         cpu, usage, stat = self._descriptors
         cpu_ns = self._cpu_ns(_read(cpu))
         at_ns = time.monotonic_ns()

@@ -252,7 +252,8 @@ class ProcessRuntime(FollowedRuntime):
 
     async def _live(self, task_id: str) -> End:
         directory = self._dir(task_id)
-        if (exit_ := _exit_of(directory)) is not None:
+        if (exit_ := _exit_of(directory)) is not None:  # while no server was there
+            self._cgroups.remove(task_id)
             return exit_
         shim_pid = self._spawn(task_id)
         started = await self._first_sign(directory, shim_pid)
