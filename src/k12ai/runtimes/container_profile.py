@@ -43,7 +43,7 @@ def profile(launch: Launch, directory: TaskDir, account: Account, instance: str)
         "Image": launch.image,
         "Entrypoint": ["python3", "-I", "-S", "-c", _BOOT, _INIT_DIR],
         "Cmd": [*_init_arguments(directory), "python3", *launch.arguments],
-        "Env": [f"{name}={value}" for name, value in directory.environment(launch).items()],
+        "Env": [f"{name}={value}" for name, value in _environment(launch, directory).items()],
         "WorkingDir": str(launch.project_dir),
         "User": "{}:{}".format(*account),
         "Hostname": "task",
@@ -83,6 +83,15 @@ def profile(launch: Launch, directory: TaskDir, account: Account, instance: str)
             "DeviceRequests": _devices(launch.gpus),
         },
     }
+
+
+def _environment(launch: Launch, directory: TaskDir) -> dict[str, str]:
+    # Inside, the devices that it was given are counted from 0. Who was given none shall find none, also
+    # where the Engine's default is to give every container all of them.
+    found = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(launch.gpus))))}
+    if not launch.gpus:
+        found["NVIDIA_VISIBLE_DEVICES"] = "void"
+    return directory.environment(launch) | found
 
 
 def _init_arguments(directory: TaskDir) -> tuple[str, str, str]:
