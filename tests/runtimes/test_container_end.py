@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from k12ai.runtimes.container_end import GONE, Stop, end_of
+from k12ai.runtimes.container_end import GONE, Circumstances, Stop, end_of
+from k12ai.runtimes.container_init import STARTED_AGAIN
 from k12ai.runtimes.engine import ContainerState
 
 ENDED = ContainerState(
@@ -22,8 +23,8 @@ FINISHED_AT = 1767261660
 ASKED = Stop(10, asked_at=FINISHED_AT - 5)
 
 
-def end(stop: Stop | None = None, *, away: bool = False, booted: bool = False, **state: Any) -> tuple[Any, ...]:
-    found = end_of(msgspec.structs.replace(ENDED, **state), stop, booted_again=booted, engine_was_away=away)
+def end(stop: Stop | None = None, *, away: bool = False, **state: Any) -> tuple[Any, ...]:
+    found = end_of(msgspec.structs.replace(ENDED, **state), stop, Circumstances(engine_was_away=away))
     return found.reason, found.exit_code, found.signal, found.oom_kills, found.killed
 
 
@@ -69,7 +70,7 @@ def test_what_had_ended_before_it_was_asked_to_was_not_stopped() -> None:
 @pytest.mark.parametrize(("away", "booted"), [(True, False), (False, True), (True, True)])
 def test_what_nobody_can_know_is_lost(exit_code: int, away: bool, booted: bool) -> None:
     state = msgspec.structs.replace(ENDED, exit_code=exit_code)
-    found = end_of(state, None, booted_again=booted, engine_was_away=away)
+    found = end_of(state, None, Circumstances(booted_again=booted, engine_was_away=away))
     assert found.reason == "lost"
     assert found.detail
 
@@ -82,8 +83,16 @@ def test_an_end_that_the_engine_kept_is_known_though_it_was_away(state: dict[str
 
 
 def test_a_container_that_was_removed_or_never_started() -> None:
-    assert end_of(GONE, None, booted_again=False, engine_was_away=False).reason == "lost"
+    assert end_of(GONE, None, Circumstances()).reason == "lost"
     state = msgspec.structs.replace(ENDED, status="created", exit_code=127, error="no such file: python3")
-    found = end_of(state, None, booted_again=False, engine_was_away=False)
+    found = end_of(state, None, Circumstances())
     assert (found.reason, found.exit_code) == ("start_failed", 127)
     assert "python3" in found.detail
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_second_start_says_nothing_of_how_the_first_ended(away: bool) -> None:
+    state = msgspec.structs.replace(ENDED, exit_code=STARTED_AGAIN)
+    again = Circumstances(started_again=True, engine_was_away=away)
+    assert end_of(state, None, again).reason == "lost"
+    assert end_of(state, None, Circumstances(engine_was_away=away)).reason == "exited", "a program may say 125"

@@ -14,8 +14,7 @@ _SIGNALS = frozenset(int(each) for each in signal.Signals)
 # What the Engine says of a container that it has lost sight of.
 _UNKNOWN = 255
 # That, and what an Engine without live-restore ends its containers with when it stops or comes back.
-# The last: the Engine started it a second time, because it did not know of the first.
-_OF_A_RESTART = (_UNKNOWN, 128 + signal.SIGTERM, 128 + signal.SIGKILL, STARTED_AGAIN)
+_OF_A_RESTART = (_UNKNOWN, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
 _LONGEST_DETAIL = 1000
 
 GONE = ContainerState(
@@ -55,11 +54,16 @@ def lost_at_start(words: str) -> End:
     return End(reason="lost", detail=detail, ended_at=datetime.now(UTC))
 
 
-def end_of(state: ContainerState, stop: Stop | None, *, booted_again: bool, engine_was_away: bool) -> End:
-    """Return how a task has ended; ``booted_again`` says that the machine was started since it began.
+class Circumstances(Struct, frozen=True):
+    """What else is known: whether the machine, or the container, was started since, and the Engine was away."""
 
-    What nobody can know is ``lost``, never guessed at.
-    """
+    booted_again: bool = False
+    started_again: bool = False
+    engine_was_away: bool = False
+
+
+def end_of(state: ContainerState, stop: Stop | None, circumstances: Circumstances) -> End:
+    """Return how a task has ended. What nobody can know is ``lost``, never guessed at."""
     if state is GONE:
         return End(reason="lost", detail="its container was removed", ended_at=datetime.now(UTC))
     if state.status == "created":
@@ -71,8 +75,8 @@ def end_of(state: ContainerState, stop: Stop | None, *, booted_again: bool, engi
     reason: Literal["stopped", "timeout", "signal", "exited", "lost"]
     reason = stop.reason if stop is not None else "signal" if number is not None else "exited"
     detail = ""
-    if stop is None and not state.oom_killed and state.exit_code in _OF_A_RESTART:
-        detail = _unknowable(state, booted_again=booted_again, engine_was_away=engine_was_away)
+    if stop is None and not state.oom_killed:
+        detail = _unknowable(state, circumstances)
     return End(
         reason="lost" if detail else reason,
         exit_code=state.exit_code if number is None else None,
@@ -84,12 +88,16 @@ def end_of(state: ContainerState, stop: Stop | None, *, booted_again: bool, engi
     )
 
 
-def _unknowable(state: ContainerState, *, booted_again: bool, engine_was_away: bool) -> str:
+def _unknowable(state: ContainerState, circumstances: Circumstances) -> str:
     """Return why the Engine cannot know how a task has ended; empty where it does."""
-    if booted_again:
-        return "the machine was restarted"
-    if not engine_was_away:
+    if state.exit_code == STARTED_AGAIN and circumstances.started_again:
+        return "its container was started a second time, which runs nothing; how the first ended is not known"
+    if state.exit_code not in _OF_A_RESTART:
         return ""
-    if state.exit_code in (_UNKNOWN, STARTED_AGAIN):
+    if circumstances.booted_again:
+        return "the machine was restarted"
+    if not circumstances.engine_was_away:
+        return ""
+    if state.exit_code == _UNKNOWN:
         return "it ended while the Engine was away; how is not known"
     return "it was killed while the Engine was away; by whom is not known"

@@ -29,6 +29,7 @@ _READS_PER_TURN = 16
 TERMINATED = 128 + signal.SIGTERM
 KILLED = 128 + signal.SIGKILL
 STARTED_AGAIN = 125
+BEGUN, AGAIN = "begun", "again"  # in the log's directory: that it was started, and a second time
 LOOK_S = 1.0
 SLACK_S = 1.0  # after the grace it is the Engine that kills, where it can
 _PR_SET_DUMPABLE = 4
@@ -137,11 +138,19 @@ def _become(argv: list[str], output: int) -> None:
 
 def _is_first(directory: int) -> bool:
     """Say whether this is the first start of the container; whoever starts it again starts no program."""
+    if _made(directory, BEGUN):
+        return True
+    _made(directory, AGAIN)
+    return False
+
+
+def _made(directory: int, name: str) -> bool:
+    """Make a file beside the log and say that it was not there; a full disk keeps nobody from working."""
     flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        os.close(os.open(os.path.join("log", "begun"), flags, 0o600, dir_fd=directory))
+        os.close(os.open(os.path.join("log", name), flags, 0o600, dir_fd=directory))
     except OSError as error:
-        return error.errno != errno.EEXIST  # a full disk keeps nobody from working
+        return error.errno != errno.EEXIST
     return True
 
 

@@ -25,7 +25,16 @@ from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.failpoints import reach
 from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
 from k12ai.runtimes.base import End, Launch, is_id_or_prefix
-from k12ai.runtimes.container_end import GONE, Stop, end_of, lost_at_start, never_started, refused
+from k12ai.runtimes.container_end import (
+    GONE,
+    Circumstances,
+    Stop,
+    end_of,
+    lost_at_start,
+    never_started,
+    refused,
+)
+from k12ai.runtimes.container_init import AGAIN
 from k12ai.runtimes.container_profile import container_name, profile
 from k12ai.runtimes.docker import DockerRuntime
 from k12ai.runtimes.engine import ContainerState, LaunchRefused, NoSuchContainer
@@ -240,9 +249,11 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
 
     async def _started(self, directory: TaskDir, life: _Life) -> ContainerState | None:
         """Start the container where it never ran, and return what it is now; None where it is not to run."""
+        tried = False
         while True:
             state = await self._state(life)
-            if state is None or state.status != "created" or state.error:
+            # An error of a try that the Engine did not see to its end may be gone with the next.
+            if state is None or state.status != "created" or (state.error and not tried):
                 return state or GONE
             if life.is_to_stop:
                 return None
@@ -250,6 +261,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
                 await self.engine.start(life.container_id)
                 await self._refresh(life.container_id)  # so that it is shown at once
             except Unavailable as error:  # whether it has started is then not known: look
+                tried = True
                 life.is_out_of_reach(error)
                 log.warning("docker.start_retry", task=directory.task_id, reason=str(error))
                 await asyncio.sleep(RETRY_S)
@@ -318,9 +330,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
             if state.running:
                 life.engine_was_away = False  # it has outlived that
         self._forget(life.container_id)
-        kept = directory.kept
-        booted_again = kept is not None and kept.boot_id != boot_id()
-        return end_of(state, life.stop, booted_again=booted_again, engine_was_away=life.engine_was_away)
+        return end_of(state, life.stop, _circumstances(directory, life))
 
     def _want_stop(self, task_id: str, stop: Stop) -> None:
         """Write down that a task is to end; asking again can only shorten the grace."""
@@ -384,6 +394,15 @@ class _Wanted(Struct, frozen=True):
 
     body: dict[str, Any]
     wall_time_s: int | None = None
+
+
+def _circumstances(directory: TaskDir, life: _Life) -> Circumstances:
+    kept = directory.kept
+    return Circumstances(
+        booted_again=kept is not None and kept.boot_id != boot_id(),
+        started_again=os.path.lexists(directory.log / AGAIN),
+        engine_was_away=life.engine_was_away,
+    )
 
 
 def _account(number: int | None) -> Account:

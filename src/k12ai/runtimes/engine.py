@@ -34,6 +34,8 @@ LAUNCH_DEADLINE_S = 60.0
 MAX_LABEL_LENGTH = 256
 # The status that aiodocker makes up where no Engine has answered.
 _NOT_REACHED = 900
+# What an Engine answers whose containerd is going, or not up yet.
+_ITS_OWN_TROUBLE = re.compile("transport is closing|connection refused|context canceled|: unavailable")
 
 # What changes whether a container runs, or what is known of it.
 _EVENTS_OF_INTEREST = (
@@ -176,7 +178,7 @@ class Engine:
             try:
                 return (await self._docker.containers.create(dict(body), name=name)).id
             except aiodocker.DockerError as error:
-                if error.status == _NOT_REACHED:
+                if _is_about_to_end(error):
                     raise
                 if error.status != 409:
                     raise LaunchRefused(error.message) from None
@@ -195,7 +197,7 @@ class Engine:
                 await self._docker.containers.container(container_id).start()
             except aiodocker.DockerError as error:
                 is_gone = error.status == 404 and "No such container" in error.message
-                if is_gone or error.status == _NOT_REACHED:
+                if is_gone or _is_about_to_end(error):
                     raise
                 raise LaunchRefused(error.message) from None
 
@@ -357,6 +359,13 @@ class Engine:
             if not isinstance(error, (aiohttp.ClientError, OSError)):
                 log.warning("engine.odd_answer", address=self.address, error=repr(error)[:500])
             raise EngineUnavailable(_reason(self.address, reason)) from None
+
+
+def _is_about_to_end(error: aiodocker.DockerError) -> bool:
+    """Whether an error tells of the Engine and not of what it was asked: the same may work when it is back."""
+    return error.status == _NOT_REACHED or (
+        error.status >= 500 and _ITS_OWN_TROUBLE.search(error.message) is not None
+    )
 
 
 def _reason(address: str, message: str) -> Text:
