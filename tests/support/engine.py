@@ -216,7 +216,8 @@ class OwnDockerd:
             self._containerd = self._start_containerd()
         (self._root / "docker.pid").unlink(missing_ok=True)
         self._dockerd = self._run(
-            "dockerd",
+            # Without a bridge, an Engine removes docker0 from its network: it must not be the machine's.
+            *("unshare", "--net", "--", "dockerd"),
             *("--data-root", str(self._root / "data"), "--exec-root", str(self._root / "exec")),
             *("--pidfile", str(self._root / "docker.pid"), "-H", self.address),
             *("--containerd", str(self._root / "c.sock")),
