@@ -132,6 +132,13 @@ def test_a_gpu_is_shared_as_far_as_its_memory_goes_the_fullest_first() -> None:
     )
 
 
+def test_a_gpu_of_which_somebody_has_a_small_share_is_nobodys_alone() -> None:
+    one = MACHINE._replace(gpus=GPUS[:1])
+    assert started([task("share", gpu_memory_bytes=GIB), task("whole", gpus=1)], [], one) == ["share"]
+    sharing = [Running(task("r", on=(0,), gpu_memory_bytes=GIB))]
+    assert reason([task("whole", gpus=1)], sharing, one) == "waiting_gpu"
+
+
 def test_gpu_memory_that_others_take_is_not_given_away() -> None:
     taken = MACHINE._replace(gpus=[Device(0, 24 * GIB, 20 * GIB)])
     assert reason([task("w", gpus=1)], [], taken) == "waiting_gpu"

@@ -122,6 +122,7 @@ class _Pool:
         self._is_idle = not running
         self._gpu_is_waited_for = False
         self._gpus = {device.index: self._free_on(device) for device in machine.gpus}
+        self._given = {index for each in running for index in each.task.gpus}
         self._users: dict[str, int] = {}
         for each in running:
             self._users[each.task.user] = self._users.get(each.task.user, 0) + 1
@@ -158,6 +159,7 @@ class _Pool:
         self._memory -= limits.memory_bytes or 0
         self._is_idle = False
         self._users[task.user] = self._users.get(task.user, 0) + 1
+        self._given.update(gpus)
         for index in gpus:
             self._gpus[index] -= limits.gpu_memory_bytes or self._gpus[index]
 
@@ -193,7 +195,7 @@ class _Pool:
         if limits.gpu_memory_bytes is not None:
             return limits.gpu_memory_bytes <= room
         total = next(device.total_bytes for device in self._machine.gpus if device.index == index)
-        return room > 0 and room >= IDLE_SHARE * total
+        return index not in self._given and room > 0 and room >= IDLE_SHARE * total
 
 
 def _to_come(asked: int | None, used: int) -> int:
