@@ -1,5 +1,7 @@
 """What a server's process holds, as the kernel counts it."""
 
+import contextlib
+import os
 import resource
 from pathlib import Path
 
@@ -21,3 +23,14 @@ def allow_files(count: int) -> None:
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def zombies(pid: int) -> list[int]:
+    """Return the children of a process that have ended and that it has not taken leave of."""
+    found = []
+    for child in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):
+            state, parent = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[:2]
+            if (state, int(parent)) == ("Z", pid):
+                found.append(child)
+    return found

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.long.process import allow_files, open_files, resident_kib
-from tests.long.wire import Peer, Reply, peers, request_of, stats_request
+from tests.long.wire import Peer, Reply, peers, request_of, served, stats_request
 from tests.support.server import Server
 
 pytestmark = pytest.mark.slow
@@ -240,24 +240,6 @@ async def closed_after(server: Server, dawdle: Callable[[Peer], Coroutine[Any, A
             slow.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                 await slow
-
-
-async def served(server: Server, over: asyncio.Event) -> int:
-    """Ask good questions over new connections until it is over; return how many were answered."""
-    questions = [
-        stats_request(),
-        request_of("GET", "/health"),
-        request_of("PUT", "/v1/kv/good", b"1"),
-        request_of("GET", "/v1/kv/good"),
-    ]
-    count = 0
-    while not over.is_set():
-        async with Peer(server) as peer:
-            reply = await peer.ask(questions[count % len(questions)])
-        assert reply.status == 200, reply
-        count += 1
-        await asyncio.sleep(0.01)
-    return count
 
 
 async def finished(work: Awaitable[list[float]], over: asyncio.Event) -> list[float]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +15,10 @@ class Reply(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
 
     @property
     def kv_index(self) -> int:
@@ -67,9 +71,39 @@ async def peers(server: Server, count: int) -> AsyncIterator[list[Peer]]:
         yield opened
 
 
-def request_of(method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
+async def ask(server: Server, request: bytes) -> Reply:
+    """Ask over a connection of its own."""
+    async with Peer(server) as peer:
+        return await peer.ask(request)
+
+
+async def served(server: Server, over: asyncio.Event) -> int:
+    """Ask good questions over new connections until it is over; return how many were answered."""
+    questions = [
+        stats_request(),
+        request_of("GET", "/health"),
+        request_of("PUT", "/v1/kv/good", b"1"),
+        request_of("GET", "/v1/kv/good"),
+    ]
+    count = 0
+    while not over.is_set():
+        reply = await ask(server, questions[count % len(questions)])
+        assert reply.status == 200, reply
+        count += 1
+        await asyncio.sleep(0.01)
+    return count
+
+
+def request_of(
+    method: str,
+    path: str,
+    body: bytes = b"",
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """Return a whole request."""
     head = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    head += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if body:
         head += [f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, "", ""]).encode() + body
