@@ -612,7 +612,7 @@ def faulty_client() -> httpx.AsyncClient:
     routes = PlatformRoutes(faulty, faulty, closing, max_body_bytes=1024)  # type: ignore[arg-type]
     kv = KvRoutes(faulty, closing)  # type: ignore[arg-type]
     pages = Pages(faulty, closing, CollectorRegistry())  # type: ignore[arg-type]
-    service = FrameworkService(faulty, faulty)  # type: ignore[arg-type]
+    service = FrameworkService(faulty, faulty, faulty)  # type: ignore[arg-type]
     published = routes.routes() | FrameworkRoutes(service, closing, max_body_bytes=1024).routes()
     tasks = TaskRoutes(service, faulty, faulty, closing)  # type: ignore[arg-type]
     files = FilesRoutes(faulty)  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ async def test_a_task_finds_what_it_was_promised_and_nothing_of_the_servers(
 async def test_a_running_task_is_a_unit_with_figures(
     runtime: TaskRuntime, launch: Callable[..., Launch]
 ) -> None:
-    wanted = launch("print('up', flush=True)\nx = bytearray(50 << 20)\nwhile True: pass")
+    wanted = launch("x = bytearray(50 << 20)\nprint('up', flush=True)\nwhile True: pass")
     await runtime.launch(wanted)
     unit = unit_of(runtime, wanted.task_id)
     assert unit is not None
