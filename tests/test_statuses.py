@@ -514,6 +514,7 @@ MADE_FROM: dict[str, tuple[Any, ...]] = {
     "TaskRunning": ("0123456789ab",),
     "TaskNotFound": ("0123456789ab",),
     "FrameworkNotInstalled": ("k12ml", "ml", ("sklearn",)),
+    "ImageMissing": ("k12ml", "k12ai/ml:0.1.0"),
     "BadParameter": ("service_params.x", Text("a number", "数字")),
     "BadPath": (Text("a path", "路径"),),
     "BadRange": (10,),
