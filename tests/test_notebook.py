@@ -186,7 +186,7 @@ def test_the_example_runs_where_there_is_no_container(
     assert "container id unknow is not found" in prints[4]
 
 
-@pytest.mark.parametrize("runtime", ["process", "docker"])
+@pytest.mark.parametrize("runtime", ["process", pytest.param("docker", marks=pytest.mark.slow)])
 def test_the_first_model_is_trained_evaluated_and_used(
     start_server: Callable[..., Server],
     monkeypatch: pytest.MonkeyPatch,

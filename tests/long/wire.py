@@ -10,6 +10,8 @@ import msgspec
 
 from tests.support.server import Server, envelope
 
+ANSWER_S = 30  # longer than any answer takes: who waits so long has been forgotten
+
 
 class Reply(NamedTuple):
     status: int
@@ -78,7 +80,7 @@ async def ask(server: Server, request: bytes) -> Reply:
 
 
 async def served(server: Server, over: asyncio.Event) -> int:
-    """Ask good questions over new connections until it is over; return how many were answered."""
+    """Ask good questions over new connections until it is over; return how many were answered: all of them."""
     questions = [
         stats_request(),
         request_of("GET", "/health"),
@@ -87,7 +89,8 @@ async def served(server: Server, over: asyncio.Event) -> int:
     ]
     count = 0
     while not over.is_set():
-        reply = await ask(server, questions[count % len(questions)])
+        async with asyncio.timeout(ANSWER_S):
+            reply = await ask(server, questions[count % len(questions)])
         assert reply.status == 200, reply
         count += 1
         await asyncio.sleep(0.01)
