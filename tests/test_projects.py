@@ -556,8 +556,9 @@ def test_a_fifo_is_not_even_touched(files: ProjectFiles, project: Path) -> None:
                 files.open("u", "p", "fifo")
             assert writer.is_alive()
     finally:
-        os.close(os.open(project / "fifo", os.O_RDONLY | os.O_NONBLOCK))
-        writer.join()
+        reader = os.open(project / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        writer.join()  # before the end is closed: it may only now be about to open the other one
+        os.close(reader)
 
 
 @pytest.mark.timeout(20)
