@@ -412,6 +412,15 @@ def test_a_flood_of_output_is_kept_within_bounds_and_blocks_nobody(client: Clien
     assert 5 << 20 < len(output) <= 10 << 20
 
 
+def test_a_stop_says_who_asked_for_it(client: Client, machine: Server) -> None:
+    handle = client.submit("k12py", "runcode.start", "p1", {"code": SLEEP}, user=USER)
+    path = f"/api/v1/tasks/{handle.task_id}/stop"
+    refused = machine.post(f"{path}?user=../x", {})
+    assert (refused.status_code, strict(refused)["code"]) == (400, 100102)
+    assert strict(machine.post(f"{path}?user=teacher&timeout=0", {}))["stopped_by"] == "teacher"
+    assert list(handle.messages("status"))[-1].body["stopped_by"] == "teacher"
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("framework", 1), ("op", None), ("params", []), ("limits", "none")]
 )

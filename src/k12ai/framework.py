@@ -72,9 +72,9 @@ class FrameworkService:
         """Return a task. Raises `TaskNotFound`."""
         return await self._manager.task(task_id)
 
-    async def stop_task(self, task_id: str, grace_s: float) -> Task:
-        """Stop a task and return it once it has ended. Raises `TaskNotFound`."""
-        return await self._manager.stop(task_id, grace_s=grace_s)
+    async def stop_task(self, task_id: str, grace_s: float, by: str = "") -> Task:
+        """Stop a task and return it once it has ended; ``by`` says who asks. Raises `TaskNotFound`."""
+        return await self._manager.stop(task_id, grace_s=grace_s, by=by)
 
     async def read_log(self, task: Task, offset: int, limit_bytes: int) -> LogPiece:
         """Return a piece of a task's output."""

@@ -55,6 +55,8 @@ _OF_STARTING: tuple[Error, ...] = (
     errors.BadParameter, errors.TaskRunning, errors.FrameworkNotInstalled, *OF_THE_STORE,
 )  # fmt: skip
 # An id with a '/' in it is a path that is not there.
+# The stop is kept where the Engine is away, and the answer says so.
+_OF_STOPPING: tuple[Error, ...] = (errors.ServerStopping, errors.EngineUnavailable, errors.EngineTimeout)
 _OF_ONE_TASK: tuple[Error, ...] = (
     errors.InvalidValue, errors.TaskNotFound, errors.ResourceNotFound, errors.StorageUnavailable,
 )  # fmt: skip
@@ -112,9 +114,7 @@ def _execute(name: str, summary: str) -> Part:
         "responses": {
             "200": _started("Stopped: it has ended"),
             "202": started,
-            **refusals(
-                envelope, (*_OF_THE_ENVELOPE, *_OF_STARTING, errors.TaskNotFound, errors.ServerStopping)
-            ),
+            **refusals(envelope, (*_OF_THE_ENVELOPE, *_OF_STARTING, errors.TaskNotFound, *_OF_STOPPING)),
         },
     }
 
@@ -199,8 +199,11 @@ def _stop() -> Part:
         "task_stop",
         "Stop a task and answer when it has ended",
         {"200": response("The task, which has ended", JSON, shape("Task"))},
-        (*_OF_ONE_TASK, errors.ServerStopping),
-        [query("timeout", seconds, "Seconds between SIGTERM and SIGKILL")],
+        (*_OF_ONE_TASK, *_OF_STOPPING),
+        [
+            query("timeout", seconds, "Seconds between SIGTERM and SIGKILL"),
+            query("user", _IDENTIFIER, "Who asks; the task says it as `stopped_by`"),
+        ],
     )
 
 

@@ -58,9 +58,7 @@ class TaskRoutes:
 
         @post("/api/v1/tasks/{task_id:str}/stop")
         async def stop(request: AnyRequest) -> Response[bytes]:
-            grace_s = _number(request.query_params.get("timeout"), "timeout", DEFAULT_GRACE_S, MAX_GRACE_S)
-            stopping = self._service.stop_task(request.path_params["task_id"], grace_s)
-            return _json(await self._closing.unless(stopping))
+            return _json(await self._stop(request))
 
         @get("/api/v1/tasks/{task_id:str}/messages")
         async def messages(request: AnyRequest) -> Response[bytes]:
@@ -112,6 +110,15 @@ class TaskRoutes:
         check_identifier("service_uuid", wanted.service_uuid)
         task = await self._service.submit(wanted, request.headers.get("idempotency-key"))
         return _json(task, 202, {"Location": f"/api/v1/tasks/{task.task_id}"})
+
+    async def _stop(self, request: AnyRequest) -> Task:
+        query = request.query_params
+        grace_s = _number(query.get("timeout"), "timeout", DEFAULT_GRACE_S, MAX_GRACE_S)
+        by = query.get("user", "")
+        if "user" in query:
+            check_identifier("user", by)
+        stopping = self._service.stop_task(request.path_params["task_id"], grace_s, by)
+        return await self._closing.unless(stopping)
 
     async def _task(self, request: AnyRequest) -> Task:
         return await self._service.task(request.path_params["task_id"])

@@ -189,7 +189,7 @@ class Client:
 
     def stop_task(self, task_id: str, *, grace_s: int = DEFAULT_GRACE_S) -> Task:
         """Stop a task and return it once it has ended."""
-        params = {"timeout": str(grace_s)}
+        params = {"timeout": str(grace_s), "user": local_user()}
         path = f"tasks/{_quoted(task_id)}/stop"
         return self._wire.resource("POST", path, Task, params=params, timeout_s=grace_s + TIMEOUT_S)
 
