@@ -260,7 +260,7 @@ class ProcessRuntime(FollowedRuntime):
         if started is not None:
             self._appear(task_id, started)
             try:
-                await _gone(started)
+                await _gone(started.shim_pid, started.shim_start)
             finally:
                 self._disappear(task_id)
         end = _exit_of(directory)
@@ -285,8 +285,8 @@ class ProcessRuntime(FollowedRuntime):
                 log.error("process.no_shim", task=directory.task_id)
                 return None
             await asyncio.sleep(FIRST_SIGN_POLL_S)
-        if shim_pid is not None:
-            _reap(shim_pid)
+        if shim_pid is not None:  # it has written its last word, and is about to end
+            await _gone(shim_pid, process_tree.start_of(shim_pid))
         return None
 
     def _appear(self, task_id: str, started: _Started) -> None:
@@ -356,14 +356,14 @@ def _exit_of(directory: TaskDir) -> End | None:
     )
 
 
-async def _gone(started: _Started) -> None:
+async def _gone(shim_pid: int, shim_start: int | None) -> None:
     """Return when a shim has ended, a child of this server or of an earlier one."""
     try:
-        descriptor = os.pidfd_open(started.shim_pid)
+        descriptor = os.pidfd_open(shim_pid)
     except ProcessLookupError:
         return
     try:
-        if process_tree.start_of(started.shim_pid) != started.shim_start:
+        if process_tree.start_of(shim_pid) != shim_start:
             return  # the number is somebody else's by now
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -372,7 +372,7 @@ async def _gone(started: _Started) -> None:
             await ended.wait()
         finally:
             loop.remove_reader(descriptor)
-        _reap(started.shim_pid)
+        _reap(shim_pid)
     finally:
         os.close(descriptor)
 

@@ -71,11 +71,13 @@ _REAPS_PER_TURN = 1000  # nor must a fork bomb
 _RESERVED_BYTES = 4096
 _DEFAULT_GRACE_S = 10.0
 _KILL_LIMIT_S = 5.0  # a process that outlives SIGKILL for so long sleeps in the kernel
+_TELL_S = 0.05
 _SWEEP_S = 0.01
 _SLOWEST_SWEEP_S = 0.2
 _STOP_ROUNDS = 10
 _LONGEST_DETAIL = 1000
 
+_SANDBOXES = ("bwrap", "unshare")
 _WALL = 0x40000000  # __WALL: children that were cloned with another exit signal, too
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -173,6 +175,7 @@ class Supervisor:
         self._stops_heeded = 0
         self._wall_at: float | None = None
         self._kill_at: float | None = None
+        self._tell_at: float | None = None
         self._sweep_at: float | None = None
         self._sweep_s = _SWEEP_S
         self._give_up_at = 0.0
@@ -294,7 +297,8 @@ class Supervisor:
             self._wall_at = time.monotonic() + self._spec.wall_time_s
 
     def _wait(self) -> None:
-        times = [each for each in (self._wall_at, self._kill_at, self._sweep_at) if each is not None]
+        moments = (self._wall_at, self._tell_at, self._kill_at, self._sweep_at)
+        times = [each for each in moments if each is not None]
         timeout_ms = None
         if self._busy:
             timeout_ms = 0
@@ -350,6 +354,8 @@ class Supervisor:
         if self._wall_at is not None and now >= self._wall_at:
             self._wall_at = None
             self._end("timeout", self._spec.grace_s)
+        if self._tell_at is not None and now >= self._tell_at:
+            self._tell()
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self._killed = True
@@ -364,13 +370,19 @@ class Supervisor:
             self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
             return
         self._cause, self._kill_at = cause, kill_at
-        for process in _to_be_told(_descendants(os.getpid())):
+        self._tell()
+
+    def _tell(self) -> None:
+        """Send SIGTERM to the task; again soon, as long as there is nothing but a sandbox in the making."""
+        processes = [each for each in _to_be_told(_descendants(os.getpid())) if not _is_sandbox(each[0])]
+        for process in processes:
             _send(process, signal.SIGTERM)
             _send(process, signal.SIGCONT)
+        self._tell_at = None if processes else time.monotonic() + _TELL_S
 
     def _begin_to_kill(self) -> None:
         now = time.monotonic()
-        self._wall_at = self._kill_at = None
+        self._wall_at = self._tell_at = self._kill_at = None
         self._sweep_at, self._give_up_at = now, now + _KILL_LIMIT_S
 
     def _reap(self) -> bool:
@@ -575,6 +587,14 @@ def _to_be_told(processes: list[tuple[int, int]]) -> list[tuple[int, int]]:
         if depths[pid] > depths.get(parent, depths[pid]):
             outside.add(parent)
     return [process for process in processes if process[0] not in outside]
+
+
+def _is_sandbox(pid: int) -> bool:
+    """Whether it makes a sandbox: outside of it SIGTERM would end it too early, inside it is not heeded."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")) in _SANDBOXES
+    except OSError:  # it has ended
+        return False
 
 
 def _send(process: tuple[int, int], number: int) -> None:

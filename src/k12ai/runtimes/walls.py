@@ -25,6 +25,9 @@ FIRST_UID = 200_000  # above what distributions give to people and services, bel
 # What a task has no business to see. Its interpreter and its project are put back where they are below these.
 _HIDDEN = ("/tmp", "/var/tmp", "/home", "/root", "/run", "/srv", "/mnt", "/media")  # noqa: S108 - hidden, not used
 
+# What is made anew in a sandbox, or belongs to the state of the machine, where containers come and go.
+_NOT_SYSTEM = frozenset({"/dev", "/proc", "/var", *_HIDDEN})
+
 
 class Wall(NamedTuple):
     """One kind of protection: whether it is in force, and if not, why."""
@@ -101,7 +104,7 @@ class Walls:
         network: bool,
         gpus: bool,
     ) -> Iterator[str]:
-        yield from ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")
+        yield from (*_system(), "--dev", "/dev", "--proc", "/proc")
         for device in sorted(Path("/dev").glob("nvidia*")) if gpus else ():
             yield from ("--dev-bind-try", str(device), str(device))
         yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
@@ -114,7 +117,7 @@ class Walls:
             mode = "1777" if each.endswith("tmp") else "0755"
             yield from (*_parents(each, hidden), "--perms", mode, "--tmpfs", each)
         for path in (*_interpreter(), *readable):
-            if _below(str(path), hidden):
+            if _below(str(path), (*hidden, *_NOT_SYSTEM)):
                 yield from (*_parents(str(path), hidden), "--ro-bind", str(path), str(path))
         for path in (project_dir, *writable):
             yield from (*_parents(str(path), hidden), "--bind", str(path), str(path))
@@ -139,13 +142,27 @@ def _bwrap_works() -> bool:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return False
-    view = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
+    view = (*_system(), "--proc", "/proc", "--dev", "/dev")
     probe = (bwrap, *view, "--unshare-pid", "--unshare-net", "true")
     try:
         child = os.posix_spawn(bwrap, probe, os.environ, file_actions=_quiet())
     except OSError:
         return False
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _system() -> Iterator[str]:
+    """Yield what shows the system, read-only.
+
+    Not all of ``/`` at once: bubblewrap then goes through every mount below it, and fails when one of them,
+    such as that of a container that starts or ends meanwhile, is gone before it gets there.
+    """
+    with os.scandir("/") as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_symlink():
+                yield from ("--symlink", os.readlink(entry.path), entry.path)
+            elif entry.is_dir() and entry.path not in _NOT_SYSTEM:
+                yield from ("--ro-bind", entry.path, entry.path)
 
 
 def _quiet() -> list[tuple[int, int, str, int, int]]:
