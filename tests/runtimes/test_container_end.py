@@ -96,3 +96,20 @@ def test_a_second_start_says_nothing_of_how_the_first_ended(away: bool) -> None:
     again = Circumstances(started_again=True, engine_was_away=away)
     assert end_of(state, None, again).reason == "lost"
     assert end_of(state, None, Circumstances(engine_was_away=away)).reason == "exited", "a program may say 125"
+
+
+@pytest.mark.parametrize("said", [0, 255, STARTED_AGAIN])
+def test_where_the_engine_was_away_the_first_process_knows_better(said: int) -> None:
+    state = msgspec.structs.replace(ENDED, exit_code=said)
+    found = end_of(state, None, Circumstances(engine_was_ever_away=True, noted_code=3))
+    assert (found.reason, found.exit_code) == ("exited", 3)
+
+
+def test_a_success_of_which_only_an_engine_tells_that_was_away_is_not_believed() -> None:
+    assert end_of(ENDED, None, Circumstances(engine_was_ever_away=True)).reason == "lost"
+    assert end_of(ENDED, None, Circumstances(engine_was_ever_away=True, noted_code=0)).reason == "exited"
+
+
+def test_an_engine_that_was_there_is_believed_whatever_a_task_has_written() -> None:
+    found = end_of(msgspec.structs.replace(ENDED, exit_code=5), None, Circumstances(noted_code=0))
+    assert (found.reason, found.exit_code) == ("exited", 5)

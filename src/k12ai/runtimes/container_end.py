@@ -4,6 +4,7 @@ import signal
 from datetime import UTC, datetime
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from k12ai.runtimes.base import End
@@ -55,11 +56,18 @@ def lost_at_start(words: str) -> End:
 
 
 class Circumstances(Struct, frozen=True):
-    """What else is known: whether the machine, or the container, was started since, and the Engine was away."""
+    """What else is known of a task that has ended.
+
+    Whether the machine, or the container, was started again; whether the Engine was away when it ended,
+    as far as can be told, and at any time since it was to start; and the exit code that the first process
+    has left in a file.
+    """
 
     booted_again: bool = False
     started_again: bool = False
     engine_was_away: bool = False
+    engine_was_ever_away: bool = False
+    noted_code: int | None = None
 
 
 def end_of(state: ContainerState, stop: Stop | None, circumstances: Circumstances) -> End:
@@ -68,6 +76,9 @@ def end_of(state: ContainerState, stop: Stop | None, circumstances: Circumstance
         return End(reason="lost", detail="its container was removed", ended_at=datetime.now(UTC))
     if state.status == "created":
         return End(reason="start_failed", exit_code=state.exit_code, detail=state.error[:_LONGEST_DETAIL])
+    if circumstances.engine_was_ever_away and circumstances.noted_code is not None:
+        # It may have lost sight of the container, and says 0 or 255 then; the first process was there.
+        state = msgspec.structs.replace(state, exit_code=circumstances.noted_code)
     # The Engine and the first process of the container tell a signal as shells do.
     number = state.exit_code - 128 if state.exit_code - 128 in _SIGNALS else None
     if stop is not None and state.ended_at.timestamp() < stop.asked_at:
@@ -92,6 +103,8 @@ def _unknowable(state: ContainerState, circumstances: Circumstances) -> str:
     """Return why the Engine cannot know how a task has ended; empty where it does."""
     if state.exit_code == STARTED_AGAIN and circumstances.started_again:
         return "its container was started a second time, which runs nothing; how the first ended is not known"
+    if state.exit_code == 0 and circumstances.engine_was_ever_away and circumstances.noted_code is None:
+        return "it ended while the Engine was away; how is not known"
     if state.exit_code not in _OF_A_RESTART:
         return ""
     if circumstances.booted_again:

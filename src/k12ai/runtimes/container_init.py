@@ -29,7 +29,8 @@ _READS_PER_TURN = 16
 TERMINATED = 128 + signal.SIGTERM
 KILLED = 128 + signal.SIGKILL
 STARTED_AGAIN = 125
-BEGUN, AGAIN = "begun", "again"  # in the log's directory: that it was started, and a second time
+# In the log's directory: that it was started, that it was started a second time, and how it ended.
+BEGUN, AGAIN, ENDED = "begun", "again", "ended"
 LOOK_S = 1.0
 SLACK_S = 1.0  # after the grace it is the Engine that kills, where it can
 _PR_SET_DUMPABLE = 4
@@ -154,6 +155,16 @@ def _made(directory: int, name: str) -> bool:
     return True
 
 
+def _note(directory: int, code: int) -> None:
+    """Leave the exit code beside the log, for where the Engine is away when it ends and does not know it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(os.path.join("log", ENDED), flags, 0o600, dir_fd=directory)
+        os.write(descriptor, str(code).encode())
+    except OSError:
+        return  # the disk is full; then the Engine's word has to do
+
+
 def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
     """Run ``argv`` with its output in ``task_dir/log``; return the exit code."""
     if os.getpid() != 1:
@@ -177,4 +188,6 @@ def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
         return TERMINATED
     if not _is_first(directory):
         return STARTED_AGAIN
-    return init.run(list(argv))
+    code = init.run(list(argv))
+    _note(directory, code)
+    return code

@@ -34,7 +34,7 @@ from k12ai.runtimes.container_end import (
     never_started,
     refused,
 )
-from k12ai.runtimes.container_init import AGAIN
+from k12ai.runtimes.container_init import AGAIN, ENDED
 from k12ai.runtimes.container_profile import container_name, profile
 from k12ai.runtimes.docker import DockerRuntime
 from k12ai.runtimes.engine import ContainerState, LaunchRefused, NoSuchContainer
@@ -70,7 +70,7 @@ class _Life:
         if stop is not None:
             self.stop_wanted.set()
         self.stopping: asyncio.Task[None] | None = None
-        self.engine_was_away = False
+        self.engine_was_away = self.engine_was_ever_away = False
         self._trouble: Unavailable | None = None
         self._troubled = asyncio.Event()
 
@@ -81,7 +81,7 @@ class _Life:
 
     def is_out_of_reach(self, error: Unavailable) -> None:
         """Tell whoever waits for the task that the Engine does not answer."""
-        self.engine_was_away = True
+        self.engine_was_away = self.engine_was_ever_away = True
         self._trouble = error
         self._troubled.set()
 
@@ -386,7 +386,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
     def _does_not_answer(self, error: Exception) -> None:
         super()._does_not_answer(error)
         for life in self._lives.values():
-            life.engine_was_away = True
+            life.engine_was_away = life.engine_was_ever_away = True
 
 
 class _Wanted(Struct, frozen=True):
@@ -402,7 +402,21 @@ def _circumstances(directory: TaskDir, life: _Life) -> Circumstances:
         booted_again=kept is not None and kept.boot_id != boot_id(),
         started_again=os.path.lexists(directory.log / AGAIN),
         engine_was_away=life.engine_was_away,
+        engine_was_ever_away=life.engine_was_ever_away,
+        noted_code=_noted_code(directory.log / ENDED),
     )
+
+
+def _noted_code(path: Path) -> int | None:
+    """Return what the first process has noted, in a directory that the task itself can write in."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            code = int(os.read(descriptor, 8))
+        finally:
+            os.close(descriptor)
+        return code if 0 <= code <= 255 else None
+    return None
 
 
 def _account(number: int | None) -> Account:
