@@ -268,10 +268,10 @@ def by_text(error: BaseException, message: str) -> Finding | None:
         return None  # their texts hold words of the program
     if _is_network(error, message):
         return _network(message)
-    if type(error).__name__ == "OutOfMemoryError" and not _RULES[0].pattern.search(message):
+    if type(error).__name__ == "OutOfMemoryError" and not _RULES[0].search(message):
         return Finding(100906, _RULES[1].text, _SHRINK_BATCH)
     for rule in _RULES:
-        if found := rule.pattern.search(message[:MAX_MESSAGE]):
+        if found := rule.search(message[:MAX_MESSAGE]):
             words = found.groupdict()
             step = rule.next_step
             return Finding(rule.code, rule.text.format(**words), step.format(**words) if step else None)

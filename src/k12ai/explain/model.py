@@ -72,11 +72,18 @@ class Rule(NamedTuple):
     """A text that a library's exceptions have, and what to say; ``{names}`` come from the pattern's groups."""
 
     code: int
-    pattern: re.Pattern[str]
+    pattern: str
     text: Text
     next_step: Text | None = None
 
+    def search(self, words: str) -> "re.Match[str] | None":
+        """Return where the text is found; a dot stands for the end of a line as well.
+
+        Compiled when something is to be explained: every task would wait for it at its start.
+        """
+        return re.search(self.pattern, words, re.DOTALL)
+
 
 def make_rule(code: int, pattern: str, en: str, zh: str, step: Text | None = None) -> Rule:
-    """Return a rule from its texts; a dot in ``pattern`` stands for the end of a line as well."""
-    return Rule(code, re.compile(pattern, re.DOTALL), Text(en, zh), step)
+    """Return a rule from its texts."""
+    return Rule(code, pattern, Text(en, zh), step)

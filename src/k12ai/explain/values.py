@@ -131,7 +131,7 @@ _VALUES = (
 def _by_rules(code: int, rules: Iterable[Rule]) -> Finder:
     def find(case: Case) -> Finding:
         for rule in rules:
-            if found := rule.pattern.search(case.words):
+            if found := rule.search(case.words):
                 words = {name: value or "" for name, value in found.groupdict().items()}
                 return Finding(rule.code, rule.text.format(**words), rule.next_step)
         return Finding(code, own_words(case))

@@ -12,17 +12,16 @@ leaves behind dies with the container. A process that ends becomes nobody's zomb
 Exit codes are the program's; 128 + n where signal n ended it; 126 and 127 where it could not be started.
 """
 
-import ctypes
 import errno
 import os
 import select
 import signal
 import time
 
-if __package__:
+TYPE_CHECKING = False  # `typing` alone would take as long as all the rest
+
+if TYPE_CHECKING:
     from k12ai.runtimes import segments
-else:  # in the container, beside this file
-    import segments  # type: ignore[import-not-found, no-redef]
 
 _READ_BYTES = 1 << 16
 _READS_PER_TURN = 16
@@ -40,7 +39,8 @@ class Init:
     """Stands over one program."""
 
     def __init__(self, directory: int, log_bytes: int, stop_file: str, heard: int) -> None:
-        self._log = segments.Log(directory, log_bytes)
+        self._directory = directory
+        self._log_bytes = log_bytes
         self._stop_file = stop_file
         self._told_at: float | None = None
         self._kill_at = float("inf")
@@ -56,6 +56,9 @@ class Init:
         if child == 0:
             _become(argv, self._input)
         os.close(self._input)
+        # While the program's interpreter starts: whatever is done before it, everybody waits for.
+        _let_nobody_trace()
+        self._log = _log(self._directory, self._log_bytes)
         while not self._is_over(child):
             ready, _, _ = select.select([self._output, self._heard], [], [], LOOK_S)
             if self._heard in ready:
@@ -116,6 +119,20 @@ class Init:
             self._log.write(piece)
 
 
+def _let_nobody_trace() -> None:
+    """Keep the program, which has the same account, from tracing what stands over it."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _log(directory: int, log_bytes: int) -> "segments.Log":
+    import segments as beside  # type: ignore[import-not-found]  # this file, in the container
+
+    log: segments.Log = beside.Log(directory, log_bytes)
+    return log
+
+
 def _silence() -> int:
     """Return the reading end of a pipe that nobody ever writes to or closes."""
     reading, _writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -169,8 +186,6 @@ def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
     """Run ``argv`` with its output in ``task_dir/log``; return the exit code."""
     if os.getpid() != 1:
         raise SystemExit("this is the first process of a container or nothing: it signals all that it sees")
-    # So that the program cannot trace what stands over it.
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     heard, waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
     directory = os.open(task_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -54,7 +54,8 @@ class TaskDir:
 
     def create(self, launch: Launch, account: Account | None, *, sandboxed: bool = False) -> None:
         """Make the directory anew, with its journal and parameters, and make the project its student's own."""
-        self.remove()  # what is left of a server that died in here
+        if self.path.exists():  # what is left of a server that died in here
+            self.remove()
         for path in (self.path, self.given):
             path.mkdir(mode=0o711)
             path.chmod(0o711)
