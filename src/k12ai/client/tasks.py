@@ -77,8 +77,10 @@ class TaskHandle:
                 yield task
             longest_s = STANDING_S if task.state == "queued" else LONGEST_READ_S
             wait_s = longest_s if follow and not task.ended else 0.0
-            found = self._client.messages(self.task_id, cursor, types=types, wait_s=wait_s)
-            yield from found.messages
+            # Its state, too, whatever is asked for: the end of the task is what ends the wait.
+            asked = tuple({*types, "status"}) if types and follow else types
+            found = self._client.messages(self.task_id, cursor, types=asked, wait_s=wait_s)
+            yield from (message for message in found.messages if not types or message.type in types)
             if not found.messages and found.cursor == cursor and (task.ended or not follow):
                 return
             cursor = found.cursor
