@@ -32,11 +32,11 @@ from k12ai.models import (
 )
 from k12ai.projects import ProjectFiles
 from k12ai.runtimes import container_profile, docker_tasks
+from k12ai.runtimes.accounts import FIRST_UID
 from k12ai.runtimes.base import End, Launch
 from k12ai.runtimes.container_profile import container_name, profile
 from k12ai.runtimes.docker_tasks import DockerTasks
 from k12ai.runtimes.task_dirs import TaskDir
-from k12ai.runtimes.walls import FIRST_UID
 from k12ai.task import Limits, Task
 from tests.support.containers import (
     IGNORES_TERM,

@@ -1,6 +1,7 @@
 """What a runtime promises: it knows its units, measures them and stops them."""
 
 import re
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -14,12 +15,19 @@ from k12ai.runtimes.cgroups import Usage
 from k12ai.task import Limits
 from k12ai.texts import Text
 
+_SIGNALS = frozenset(int(each) for each in signal.Signals)
 _ID_OR_PREFIX = re.compile(r"[0-9a-f]{6,64}")
 
 
 def is_id_or_prefix(text: str) -> bool:
     """Whether this can name a unit: a full id, or a beginning of at least 6 hex digits."""
     return _ID_OR_PREFIX.fullmatch(text) is not None
+
+
+def signal_told_by(exit_code: int | None) -> int | None:
+    """Return the signal that an exit code tells of, as shells, sandboxes and Engines do; else None."""
+    number = (exit_code or 0) - 128
+    return number if number in _SIGNALS else None
 
 
 class Unit(NamedTuple):

@@ -7,11 +7,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from k12ai.runtimes.base import End
+from k12ai.runtimes.base import End, signal_told_by
 from k12ai.runtimes.container_init import STARTED_AGAIN
 from k12ai.runtimes.engine import ContainerState
 
-_SIGNALS = frozenset(int(each) for each in signal.Signals)
 # What the Engine says of a container that it has lost sight of.
 _UNKNOWN = 255
 # That, and what an Engine without live-restore ends its containers with when it stops or comes back.
@@ -79,8 +78,7 @@ def end_of(state: ContainerState, stop: Stop | None, circumstances: Circumstance
     if circumstances.engine_was_ever_away and circumstances.noted_code is not None:
         # It may have lost sight of the container, and says 0 or 255 then; the first process was there.
         state = msgspec.structs.replace(state, exit_code=circumstances.noted_code)
-    # The Engine and the first process of the container tell a signal as shells do.
-    number = state.exit_code - 128 if state.exit_code - 128 in _SIGNALS else None
+    number = signal_told_by(state.exit_code)
     if stop is not None and state.ended_at.timestamp() < stop.asked_at:
         stop = None  # it had ended by itself
     reason: Literal["stopped", "timeout", "signal", "exited", "lost"]

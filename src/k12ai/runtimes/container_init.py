@@ -156,30 +156,22 @@ def _become(argv: list[str], output: int) -> None:
 
 def _is_first(directory: int) -> bool:
     """Say whether this is the first start of the container; whoever starts it again starts no program."""
-    if _made(directory, BEGUN):
+    if _leave(directory, BEGUN):
         return True
-    _made(directory, AGAIN)
+    _leave(directory, AGAIN)
     return False
 
 
-def _made(directory: int, name: str) -> bool:
-    """Make a file beside the log and say that it was not there; a full disk keeps nobody from working."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+def _leave(directory: int, name: str, content: bytes = b"") -> bool:
+    """Leave a file beside the log, and say that it was not there; a full disk keeps nobody from working."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        os.close(os.open(os.path.join("log", name), flags, 0o600, dir_fd=directory))
+        descriptor = os.open(os.path.join("log", name), flags, 0o600, dir_fd=directory)
+        os.write(descriptor, content)
+        os.close(descriptor)
     except OSError as error:
         return error.errno != errno.EEXIST
     return True
-
-
-def _note(directory: int, code: int) -> None:
-    """Leave the exit code beside the log, for where the Engine is away when it ends and does not know it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(os.path.join("log", ENDED), flags, 0o600, dir_fd=directory)
-        os.write(descriptor, str(code).encode())
-    except OSError:
-        return  # the disk is full; then the Engine's word has to do
 
 
 def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
@@ -204,5 +196,6 @@ def main(task_dir: str, log_bytes: str, stop_file: str, *argv: str) -> int:
     if not _is_first(directory):
         return STARTED_AGAIN
     code = init.run(list(argv))
-    _note(directory, code)
+    # For where the Engine is away when it ends, and does not know how.
+    _leave(directory, ENDED, str(code).encode())
     return code

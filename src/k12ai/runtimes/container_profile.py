@@ -16,8 +16,9 @@ from k12ai.models import (
     LABEL_TASK_ID,
     LABEL_USER,
 )
+from k12ai.runtimes.accounts import Account
 from k12ai.runtimes.base import Launch
-from k12ai.runtimes.task_dirs import LOG_BYTES, Account, TaskDir
+from k12ai.runtimes.task_dirs import LOG_BYTES, TaskDir
 
 MAX_OPEN_FILES = 4096
 TMP_BYTES = 1 << 30

@@ -24,6 +24,8 @@ from k12ai.background import until_either, until_or
 from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.failpoints import reach
 from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
+from k12ai.runtimes import task_log
+from k12ai.runtimes.accounts import Account, account_of
 from k12ai.runtimes.base import End, Launch, is_id_or_prefix
 from k12ai.runtimes.container_end import (
     GONE,
@@ -40,15 +42,13 @@ from k12ai.runtimes.docker import DockerRuntime
 from k12ai.runtimes.engine import ContainerState, LaunchRefused, NoSuchContainer
 from k12ai.runtimes.followed import FollowedRuntime
 from k12ai.runtimes.instance import instance_name
-from k12ai.runtimes.task_dirs import Account, TaskDir, boot_id
-from k12ai.runtimes.walls import FIRST_UID
+from k12ai.runtimes.task_dirs import TaskDir, boot_id
 
 RETRY_S = 1.0
 # The net below the events, which can be missed.
 LOOK_AGAIN_S = 15.0
 TIMEOUT_GRACE_S = 10
 STRAY_GRACE_S = 60.0
-
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -108,11 +108,8 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         self._lives: dict[str, _Life] = {}
 
     async def __aenter__(self) -> Self:
-        self._tasks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_directories(passable=os.geteuid() == 0)
         self.instance = await asyncio.to_thread(instance_name, self._data_dir)
-        if os.geteuid() == 0:
-            for path in (self._data_dir, self._tasks_dir):  # to be passed through, not to be listed
-                path.chmod(0o711)
         await super().__aenter__()
         return self
 
@@ -409,12 +406,8 @@ def _circumstances(directory: TaskDir, life: _Life) -> Circumstances:
 
 def _noted_code(path: Path) -> int | None:
     """Return what the first process has noted, in a directory that the task itself can write in."""
-    with contextlib.suppress(OSError, ValueError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            code = int(os.read(descriptor, 8))
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(ValueError):
+        code = int(task_log.read_plain(path, 0, 8))
         return code if 0 <= code <= 255 else None
     return None
 
@@ -423,4 +416,4 @@ def _account(number: int | None) -> Account:
     """Return whom a task runs as: its student's own account, or the server's where that is not root."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
-    return FIRST_UID + (number or 0), FIRST_UID + (number or 0)
+    return account_of(number or 0)

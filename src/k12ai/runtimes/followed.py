@@ -25,6 +25,12 @@ class FollowedRuntime(TaskRuntime):
         self._appeared: dict[str, asyncio.Event] = {}
         self._preparing = asyncio.Lock()
 
+    def _make_directories(self, *, passable: bool) -> None:
+        """Make the directory of tasks; ``passable`` where accounts of their own have to get to their tasks'."""
+        self._tasks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self._data_dir, self._tasks_dir) if passable else ():
+            path.chmod(0o711)  # to be passed through, not to be listed
+
     @abstractmethod
     def _prepare(self, launch: Launch) -> None:
         """Write down what is to be run, `marker` last; called apart from the event loop."""

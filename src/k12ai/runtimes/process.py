@@ -25,11 +25,12 @@ from msgspec import Struct
 from k12ai.background import Background
 from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.runtimes import process_tree, shim
-from k12ai.runtimes.base import Condition, End, Launch, Unit, is_id_or_prefix
+from k12ai.runtimes.accounts import Account
+from k12ai.runtimes.base import Condition, End, Launch, Unit, is_id_or_prefix, signal_told_by
 from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
 from k12ai.runtimes.followed import FollowedRuntime
 from k12ai.runtimes.task_cgroups import TaskCgroups
-from k12ai.runtimes.task_dirs import LOG_BYTES, Account, Kept, TaskDir
+from k12ai.runtimes.task_dirs import LOG_BYTES, Kept, TaskDir
 from k12ai.runtimes.walls import Walls
 from k12ai.worker import Worker
 
@@ -40,7 +41,6 @@ TIMEOUT_GRACE_S = 10
 MAX_OPEN_FILES = 4096
 
 _LOCK_DESCRIPTOR = 3
-_SIGNALS = frozenset(int(each) for each in signal.Signals)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -88,10 +88,7 @@ class ProcessRuntime(FollowedRuntime):
         self.walls = await asyncio.to_thread(
             Walls, self._data_dir, cgroups=self._cgroups.wall, sandbox=self._sandbox
         )
-        self._tasks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.walls.account(0) is not None:
-            for path in (self._data_dir, self._tasks_dir):  # to be passed through, not to be listed
-                path.chmod(0o711)
+        self._make_directories(passable=self.walls.account(0) is not None)
         self._worker = await self._exits.enter_async_context(Worker("k12ai-processes"))
         self._background = await self._exits.enter_async_context(Background())
         for directory in sorted(self._tasks_dir.iterdir()):
@@ -337,8 +334,7 @@ def _exit_of(directory: TaskDir) -> End | None:
     if found is None or kept is None:
         return None
     exit_code, number, reason = found.exit_code, found.signal, found.reason
-    if kept.sandboxed and (told := (exit_code or 0) - 128) in _SIGNALS:
-        # The sandbox tells the signal that ended the program as shells do.
+    if kept.sandboxed and (told := signal_told_by(exit_code)) is not None:
         exit_code, number = None, told
         reason = "signal" if reason == "exited" else reason
     return msgspec.convert(

@@ -16,14 +16,13 @@ import msgspec
 from msgspec import Struct
 
 from k12ai.runtimes import task_log
+from k12ai.runtimes.accounts import Account
 from k12ai.runtimes.base import Launch, LogPiece
 
 T = TypeVar("T")
 
 _RM = shutil.which("rm") or "/bin/rm"
 LOG_BYTES = 10 * 1024 * 1024
-
-Account = tuple[int, int]
 
 
 class Kept(Struct, frozen=True):

@@ -28,12 +28,13 @@ def read(directory: Path, offset: int, limit_bytes: int) -> LogPiece:
     for start in (each for each in starts if each >= begun):
         # One that gives nothing was read to its end, or has just become too old: on to the next.
         at = max(offset, start)
-        if data := _read_segment(directory / f"{start:016}", at - start, limit_bytes):
+        if data := read_plain(directory / f"{start:016}", at - start, limit_bytes):
             return LogPiece(at, data)
     return LogPiece(offset, b"")
 
 
-def _read_segment(path: Path, offset: int, limit_bytes: int) -> bytes:
+def read_plain(path: Path, offset: int, limit_bytes: int) -> bytes:
+    """Return bytes of a file that a task may have put there: of no link and no special file; else nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

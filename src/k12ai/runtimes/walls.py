@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import structlog
 
+from k12ai.runtimes.accounts import Account, account_of
 from k12ai.texts import Text
 
 log = structlog.stdlib.get_logger(__name__)
-
-FIRST_UID = 200_000  # above what distributions give to people and services, below their subordinate ids
 
 # What a task has no business to see. Its interpreter and its project are put back where they are below these.
 _HIDDEN = ("/tmp", "/var/tmp", "/home", "/root", "/run", "/srv", "/mnt", "/media")  # noqa: S108 - hidden, not used
@@ -60,9 +59,9 @@ class Walls:
             cgroups,
         )
 
-    def account(self, number: int) -> tuple[int, int] | None:
+    def account(self, number: int) -> Account | None:
         """Return the uid and gid of the user with this number, None where all share the server's account."""
-        return (FIRST_UID + number, FIRST_UID + number) if self._own_accounts else None
+        return account_of(number) if self._own_accounts else None
 
     def command(
         self,
@@ -71,7 +70,7 @@ class Walls:
         project_dir: Path,
         readable: Sequence[Path],
         writable: Sequence[Path],
-        account: tuple[int, int] | None,
+        account: Account | None,
         network: bool,
         gpus: bool = False,
     ) -> list[str]:
@@ -86,7 +85,7 @@ class Walls:
             *inner,
         ]
 
-    def _as_account(self, account: tuple[int, int] | None) -> list[str]:
+    def _as_account(self, account: Account | None) -> list[str]:
         if account is None or self._setpriv is None:
             return []
         uid, gid = account

@@ -228,9 +228,10 @@ class TaskManager:
 
     async def sweep(self) -> None:
         """Delete the records and the leftovers of tasks that ended too long ago; projects stay."""
-        for task in await self._store.forget_tasks(datetime.now(UTC) - timedelta(seconds=self._task_keep_s)):
+        before = datetime.now(UTC) - timedelta(seconds=self._task_keep_s)
+        for task_id in await self._store.forget_tasks(before):
             for runtime in self._runtimes.values():
-                await runtime.remove(task)
+                await runtime.remove(task_id)
 
     async def tidy(self) -> None:
         """Remove what runs for this server and is on no record."""
@@ -356,13 +357,12 @@ class TaskManager:
                 journal.close()
 
     async def _pass_on_stop(self, life: _Life) -> None:
-        # Where an earlier run of the server has asked, the runtime has that and its grace in writing.
-        was_asked = life.task.state == "stopping"
-        if not was_asked:
-            await life.stop_asked.wait()
-        life.gpu_pids = self._witness.pids(life.task.container_id)
-        if was_asked:
+        if life.task.state == "stopping":
+            # An earlier run of the server has asked, and the runtime has that and its grace in writing.
+            life.gpu_pids = self._witness.pids(life.task.container_id)
             return
+        await life.stop_asked.wait()
+        life.gpu_pids = self._witness.pids(life.task.container_id)
         # First the deed, then the record: a full disk must not keep anybody from stopping.
         await self._runtime(life.task).ask_to_stop(life.task.task_id, life.grace_s)
         await self._record(
