@@ -11,13 +11,13 @@ import msgspec
 
 from k12ai import errors
 from k12ai._version import __version__
-from k12ai.api import openapi_tasks
+from k12ai.api import openapi_files, openapi_tasks
 from k12ai.api.kv import MAX_KEY_LENGTH, BadKvRequest, EntryBody, LocksNotSupported
 from k12ai.api.openapi_parts import (
     BYTES,
     HEADERS,
     JSON,
-    OF_A_BODY,
+    OF_THE_ENVELOPE,
     OF_THE_STORE,
     TEXT,
     Error,
@@ -51,6 +51,7 @@ from k12ai.models import (
 _SHAPES = (
     PlatformRequest, StatsParams, StopParams, StatsMessage, AcceptedMessage, Answer, ResultEnvelope,
     EntryBody, Health, Problem, *openapi_tasks.SHAPES,
+    *openapi_files.SHAPES,
 )  # fmt: skip
 
 _DESCRIPTION = """\
@@ -61,7 +62,6 @@ what each operation lists, in the same forms: a path answers 405, with the field
 it does not have, and a fault of the server is a 500. The server's log has the cause of every answer
 under its `X-Request-Id`."""
 
-_OF_THE_ENVELOPE: tuple[Error, ...] = (*OF_A_BODY, errors.ServiceNotFound)
 _OF_ACCEPTING: tuple[Error, ...] = (errors.TooManyRequestsPending, *OF_THE_STORE)
 
 _UINT64 = whole((1 << 64) - 1)
@@ -81,7 +81,8 @@ def document() -> Part:
         "info": {"title": "K12AI", "version": __version__, "description": _DESCRIPTION},
         "tags": [
             {"name": "Platform", "description": "What the machine is doing, and control."},
-            *openapi_tasks.TAGS,
+            openapi_tasks.TAG,
+            openapi_files.TAG,
             {"name": "Results", "description": "Keys and values, as Consul serves them."},
             {"name": "Server", "description": "For operators."},
         ],
@@ -89,6 +90,7 @@ def document() -> Part:
             "/k12ai/platform/stats": {"post": _stats()},
             "/k12ai/platform/control": {"post": _control()},
             **openapi_tasks.paths(),
+            **openapi_files.paths(),
             "/v1/kv/{key}": {
                 "parameters": [_KEY],
                 "get": _kv_get(),
@@ -127,7 +129,7 @@ def _stats() -> Part:
         "The host, its GPUs and the containers",
         _request("query", schema, {"cpus": True, "gpus": True, "disks": False, "containers": True}),
         shape("StatsMessage"),
-        (*_OF_THE_ENVELOPE, *_OF_ACCEPTING),
+        (*OF_THE_ENVELOPE, *_OF_ACCEPTING),
     )
 
 
@@ -140,7 +142,7 @@ def _control() -> Part:
         "Stop a container",
         request,
         {"type": "string"},
-        (*_OF_THE_ENVELOPE, *_OF_ACCEPTING, *engine),
+        (*OF_THE_ENVELOPE, *_OF_ACCEPTING, *engine),
     )
 
 

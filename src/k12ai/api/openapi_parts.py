@@ -24,6 +24,7 @@ _AT_THE_DOOR: tuple[Error, ...] = (
 OF_A_BODY: tuple[Error, ...] = (
     errors.MissingField, errors.InvalidValue, errors.MalformedJson, errors.NotJson, errors.TooLarge,
 )  # fmt: skip
+OF_THE_ENVELOPE: tuple[Error, ...] = (*OF_A_BODY, errors.ServiceNotFound)
 OF_THE_STORE: tuple[Error, ...] = (errors.StorageUnavailable, errors.StorageFull)
 
 HEADERS: dict[str, Part] = {
@@ -154,3 +155,25 @@ def flag(name: str, description: str) -> Part:
 def whole(highest: int) -> Part:
     """Return the schema of a number from 0 on."""
     return {"type": "integer", "minimum": 0, "maximum": highest}
+
+
+IDENTIFIER: Part = {"type": "string", "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._@-]{1,64}$(?!\n)"}
+"""The name of a user or of a project."""
+
+
+def resource(
+    tag: str,
+    name: str,
+    summary: str,
+    success: Part,
+    refuses: Sequence[Error],
+    parameters: Sequence[Part] = (),
+) -> Part:
+    """Return an operation of the modern interface, whose errors are problem documents."""
+    return {
+        "operationId": name,
+        "summary": summary,
+        "tags": [tag],
+        "parameters": list(parameters),
+        "responses": {**success, **refusals(problem, refuses)},
+    }

@@ -1,26 +1,24 @@
-"""The part of the OpenAPI document about tasks and the files of projects."""
+"""What the OpenAPI document says of tasks, and of the frameworks and the host that they run on."""
 
 from collections.abc import Sequence
 
 from k12ai import errors
 from k12ai.api.openapi_parts import (
-    BYTES,
+    IDENTIFIER,
     JSON,
-    OF_A_BODY,
+    OF_THE_ENVELOPE,
     OF_THE_STORE,
     TEXT,
     Error,
     Part,
     answer,
-    bare,
     envelope,
     field,
-    flag,
     links,
     path,
-    problem,
     query,
     refusals,
+    resource,
     response,
     shape,
     whole,
@@ -28,19 +26,14 @@ from k12ai.api.openapi_parts import (
 from k12ai.api.tasks import MAX_CURSOR
 from k12ai.framework import MAX_IDEMPOTENCY_KEY, OPS
 from k12ai.models import DEFAULT_GRACE_S, MAX_GRACE_S, FrameworkRequest
-from k12ai.projects import FileEntry, Listing, StoredFile
 from k12ai.task import TASK_ID_DIGITS, FrameworkInfo, Message, Messages, StartedMessage, Task, TaskRequest
 from k12ai.tasks.feed import MAX_WAIT_S, TYPES
 
 SHAPES = (
     FrameworkRequest, StartedMessage, Task, TaskRequest, Message, Messages, FrameworkInfo,
-    FileEntry, Listing, StoredFile,
 )  # fmt: skip
 
-TAGS = (
-    {"name": "Tasks", "description": "Training, evaluating, predicting, and running programs."},
-    {"name": "Files", "description": "What projects hold: data, programs and models."},
-)
+TAG = {"name": "Tasks", "description": "Training, evaluating, predicting, and running programs."}
 
 _STARTS = [op for op in OPS if op.endswith(".start")]
 _PROGRAM = {"code": "print('hello')\n"}
@@ -50,18 +43,16 @@ _KEY = field(
     "Sent again with the same key, a request starts nothing: it is answered with the task of then",
 )
 
-_OF_THE_ENVELOPE: tuple[Error, ...] = (*OF_A_BODY, errors.ServiceNotFound)
 _OF_STARTING: tuple[Error, ...] = (
-    errors.BadParameter, errors.TaskRunning, errors.FrameworkNotInstalled, *OF_THE_STORE,
+    errors.BadParameter, errors.TaskRunning, errors.FrameworkNotInstalled, errors.ImageMissing, *OF_THE_STORE,
 )  # fmt: skip
-# An id with a '/' in it is a path that is not there.
 # The stop is kept where the Engine is away, and the answer says so.
 _OF_STOPPING: tuple[Error, ...] = (errors.ServerStopping, errors.EngineUnavailable, errors.EngineTimeout)
+# An id with a '/' in it is a path that is not there.
 _OF_ONE_TASK: tuple[Error, ...] = (
     errors.InvalidValue, errors.TaskNotFound, errors.ResourceNotFound, errors.StorageUnavailable,
 )  # fmt: skip
 
-_IDENTIFIER = {"type": "string", "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._@-]{1,64}$(?!\n)"}
 _TASK_ID = path(
     "task_id",
     {"type": "string", "pattern": rf"^[0-9a-f]{{{TASK_ID_DIGITS}}}$(?!\n)"},
@@ -73,7 +64,7 @@ _CURSOR = whole(MAX_CURSOR)
 
 def paths() -> Part:
     """Return the operations by path and method."""
-    task, files = "/api/v1/tasks/{task_id}", "/api/v1/projects/{user}/{service_uuid}/files"
+    task = "/api/v1/tasks/{task_id}"
     return {
         "/k12ai/framework/execute": {"post": _execute("execute", "Start a task, or stop one")},
         "/k12ai/framework/train": {"post": _execute("train", "The same, under an older name")},
@@ -88,14 +79,6 @@ def paths() -> Part:
         f"{task}/logs": {"parameters": [_TASK_ID], "get": _logs()},
         "/api/v1/frameworks": {"get": _frameworks()},
         "/api/v1/host": {"get": _host()},
-        files: {"parameters": _PROJECT, "get": _list(), "head": _list_head()},
-        f"{files}/{{path}}": {
-            "parameters": [*_PROJECT, _PATH],
-            "get": _get(),
-            "head": _head(),
-            "put": _put(),
-            "delete": _delete(),
-        },
     }
 
 
@@ -114,7 +97,7 @@ def _execute(name: str, summary: str) -> Part:
         "responses": {
             "200": _started("Stopped: it has ended"),
             "202": started,
-            **refusals(envelope, (*_OF_THE_ENVELOPE, *_OF_STARTING, errors.TaskNotFound, *_OF_STOPPING)),
+            **refusals(envelope, (*OF_THE_ENVELOPE, *_OF_STARTING, errors.TaskNotFound, *_OF_STOPPING)),
         },
     }
 
@@ -127,7 +110,7 @@ def _schema() -> Part:
         "requestBody": _request(_STARTS, None),
         "responses": {
             "200": response("The JSON Schema", JSON, answer([100000], {"type": "object"})),
-            **refusals(envelope, _OF_THE_ENVELOPE),
+            **refusals(envelope, OF_THE_ENVELOPE),
         },
     }
 
@@ -168,13 +151,13 @@ def _submit() -> Part:
     filled = {"framework": "k12py", "op": "runcode.start", "user": "test", "service_uuid": "uuid"}
     schema = {
         "allOf": [shape("TaskRequest")],
-        "properties": {"op": {"enum": _STARTS}, "user": _IDENTIFIER, "service_uuid": _IDENTIFIER},
+        "properties": {"op": {"enum": _STARTS}, "user": IDENTIFIER, "service_uuid": IDENTIFIER},
     }
     operation = _resource(
         "task_submit",
         "Start a task",
         {"202": submitted},
-        (*_OF_THE_ENVELOPE, *_OF_STARTING),
+        (*OF_THE_ENVELOPE, *_OF_STARTING),
         [_KEY],
     )
     operation["requestBody"] = {
@@ -202,7 +185,7 @@ def _stop() -> Part:
         (*_OF_ONE_TASK, *_OF_STOPPING),
         [
             query("timeout", seconds, "Seconds between SIGTERM and SIGKILL"),
-            query("user", _IDENTIFIER, "Who asks; the task says it as `stopped_by`"),
+            query("user", IDENTIFIER, "Who asks; the task says it as `stopped_by`"),
         ],
     )
 
@@ -279,13 +262,7 @@ def _host() -> Part:
 def _resource(
     name: str, summary: str, success: Part, refuses: Sequence[Error], parameters: Sequence[Part] = ()
 ) -> Part:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "tags": ["Tasks"],
-        "parameters": list(parameters),
-        "responses": {**success, **refusals(problem, refuses)},
-    }
+    return resource("Tasks", name, summary, success, refuses, parameters)
 
 
 def _listed(name: str, of: str) -> Part:
@@ -300,128 +277,3 @@ def _listed(name: str, of: str) -> Part:
 def _task_links(task_id: str) -> Part:
     follow = ("task", "task_stop", "task_messages", "task_events", "task_logs")
     return links({"path.task_id": task_id}, *follow)
-
-
-# --- files ---------------------------------------------------------------------------------------
-
-_PROJECT = [
-    path("user", _IDENTIFIER, "Whose project"),
-    path("service_uuid", _IDENTIFIER, "Which project"),
-]
-_PATH = path(
-    "path",
-    {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 1024,
-        # Names between single '/'; none is '.' or '..' or begins with '.k12ai', none has a backslash or
-        # a control character.
-        "pattern": (
-            r"^(?!(?:.*/)?(?:\.{1,2}(?:/|$)|\.k12ai))[^/\\\x00-\x1f\x7f-\x9f]+"
-            r"(?:/[^/\\\x00-\x1f\x7f-\x9f]+)*$(?!\n)"
-        ),
-        "examples": ["main.py"],
-    },
-    "The path inside of the project: at most 16 names of at most 255 bytes, and 1024 bytes in all. "
-    "Names are escaped, the '/' between them are not: '%2F' is refused.",
-)
-_SAME_FILE = {
-    "path.user": "$request.path.user",
-    "path.service_uuid": "$request.path.service_uuid",
-    "path.path": "$request.path.path",
-}
-_RECURSE = flag("recurse", "Also what is below")
-_IF_NONE_MATCH = field("If-None-Match", {"type": "string"}, "An ETag: answer 304 while the file has it")
-_OF_READING: tuple[Error, ...] = (errors.InvalidValue, errors.NoSuchFile, errors.PathTaken)
-_OF_A_FILE = ("ETag", "Content-Disposition")
-
-
-def _list() -> Part:
-    return _files_operation(
-        "files",
-        "What a project holds",
-        {"200": _listing()},
-        (errors.InvalidValue, errors.PathTaken),
-        [_RECURSE],
-    )
-
-
-def _list_head() -> Part:
-    return _without_bodies(_list(), "files_head", "The same, without the body")
-
-
-def _get() -> Part:
-    parameters = [
-        flag("recurse", "Everything below this directory; a path with a '/' at its end lists the directory"),
-        field("Range", {"type": "string"}, "Which bytes, as `bytes=0-99`; what is no single range is ignored"),
-        field("If-Range", {"type": "string"}, "An ETag: heed `Range` only while the file has it"),
-        _IF_NONE_MATCH,
-    ]
-    whole_file = response("The file, or the list of a directory", BYTES, {})
-    whole_file["content"] = {BYTES: {}, **_listing()["content"]}
-    part = response("Those bytes of it", BYTES, {}, (*_OF_A_FILE, "Content-Range"))
-    part["content"] = {BYTES: {}}
-    same = bare("It is the one that the caller has", ("ETag",))
-    return _files_operation(
-        "file_get",
-        "A file, or a part of it",
-        {"200": whole_file, "206": part, "304": same},
-        (*_OF_READING, errors.BadRange),
-        parameters,
-    )
-
-
-def _head() -> Part:
-    success = {
-        "200": bare("The file is there"),
-        "304": bare("It is the one that the caller has", ("ETag",)),
-    }
-    operation = _files_operation(
-        "file_head", "Whether a file is there, and which", success, _OF_READING, [_IF_NONE_MATCH]
-    )
-    return _without_bodies(operation, "file_head", operation["summary"])
-
-
-def _put() -> Part:
-    replaced = response("It takes the place of an earlier one", JSON, shape("StoredFile"), ("ETag",))
-    created = response("It is new", JSON, shape("StoredFile"), ("ETag",))
-    for each in (replaced, created):
-        each["links"] = links(_SAME_FILE, "file_get", "file_head", "file_delete")
-    operation = _files_operation(
-        "file_put",
-        "Put a file, durably; the directories on its way are made",
-        {"200": replaced, "201": created},
-        (errors.InvalidValue, errors.PathTaken, errors.TooLarge, errors.ProjectFull, errors.StorageFull),
-    )
-    operation["requestBody"] = {"content": {BYTES: {}}}
-    return operation
-
-
-def _delete() -> Part:
-    deleted = bare("It is gone")
-    deleted["links"] = links(_SAME_FILE, "file_get")
-    return _files_operation(
-        "file_delete",
-        "Delete a file, or a directory with all that is in it",
-        {"204": deleted},
-        (*_OF_READING, errors.StorageFull),
-    )
-
-
-def _files_operation(
-    name: str, summary: str, success: Part, refuses: Sequence[Error], parameters: Sequence[Part] = ()
-) -> Part:
-    return _resource(name, summary, success, refuses, parameters) | {"tags": ["Files"]}
-
-
-def _listing() -> Part:
-    return response("The list; of a project that is not there, an empty one", JSON, shape("Listing"))
-
-
-def _without_bodies(operation: Part, name: str, summary: str) -> Part:
-    """Return the operation as HEAD has it."""
-    responses = {
-        status: {part: value for part, value in each.items() if part != "content"}
-        for status, each in operation["responses"].items()
-    }
-    return operation | {"operationId": name, "summary": summary, "responses": responses}
