@@ -16,7 +16,7 @@ from k12ai.api.platform import PlatformRoutes
 from k12ai.api.tasks import TaskRoutes
 from k12ai.api.wire import HttpApp
 from k12ai.background import Background, every
-from k12ai.capacity import GpuHolders, measured
+from k12ai.capacity import Capacity, GpuHolders
 from k12ai.closing import Closing
 from k12ai.control import Control
 from k12ai.deferred import Deferred
@@ -69,7 +69,7 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
         Background() as background,
     ):
         registry = Registry.installed()
-        queue = Queue(lambda: measured(monitor.latest, settings))
+        queue = Queue(Capacity(monitor, settings))
         runtimes = {each.name: each for each in (process, docker)}
         tasks = TaskManager(
             store,

@@ -11,8 +11,24 @@ from k12ai.tasks.queue import Measured, Used
 GPU_LOOKS = 3
 
 
-def measured(snapshot: Snapshot, settings: Settings) -> Measured:
-    """Return what admission goes by. A GPU that is divided by MIG is given to nobody as a whole."""
+class Capacity:
+    """What admission goes by, made once of each snapshot, however many tasks come meanwhile."""
+
+    def __init__(self, monitor: Monitor, settings: Settings) -> None:
+        self._monitor = monitor
+        self._settings = settings
+        self._snapshot: Snapshot | None = None
+
+    def __call__(self) -> Measured:
+        """Return what was measured last."""
+        if self._snapshot is not self._monitor.latest:
+            self._snapshot = self._monitor.latest
+            self._measured = _measured(self._snapshot, self._settings)
+        return self._measured
+
+
+def _measured(snapshot: Snapshot, settings: Settings) -> Measured:
+    """Return what there is and what is used. A GPU that is divided by MIG is given to nobody as a whole."""
     total = min(snapshot.cpus.cpu_memory_total, settings.tasks_memory_bytes or snapshot.cpus.cpu_memory_total)
     machine = Machine(
         places=settings.max_tasks,

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
+from k12ai.docker_connection import NOT_REACHED, DockerConnection, no_permission
 from k12ai.errors import EngineUnavailable
 from k12ai.texts import Text
 
@@ -45,13 +46,8 @@ class ImageEngine:
         self._address = address
 
     async def __aenter__(self) -> Self:
-        connector = None
-        if self._address.startswith("unix://"):
-            connector = aiohttp.UnixConnector(self._address.removeprefix("unix://"))
-        # With a connector of ours, the address is only what requests are named after.
-        url = "unix://localhost" if connector else self._address
-        self._docker = aiodocker.Docker(url=url, connector=connector)
-        self._connector = connector
+        self._connection = DockerConnection(self._address)
+        self._docker = self._connection.docker
         try:
             async with self._translated():
                 timeout = aiohttp.ClientTimeout(total=KNOCK_DEADLINE_S)
@@ -63,9 +59,7 @@ class ImageEngine:
         return self
 
     async def __aexit__(self, *_raised: object) -> None:
-        await self._docker.close()
-        if self._connector is not None:
-            await self._connector.close()
+        await self._connection.close()
 
     async def find(self, name: str) -> Image | None:
         """Return an image by its name or id; None where the Engine does not have it."""
@@ -126,8 +120,7 @@ class ImageEngine:
         try:
             yield
         except aiodocker.DockerError as error:
-            # Where the socket cannot be opened, it says so with a status that it made up.
-            if error.status >= 900:
+            if error.status >= NOT_REACHED:
                 raise EngineUnavailable(_unreachable(self._address, error.message)) from None
             raise ImageFailed(error.message) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -148,9 +141,6 @@ def _said(message: Mapping[str, Any]) -> str:
 
 def _unreachable(address: str, reason: str) -> Text:
     if "Permission denied" in reason:
-        return Text(
-            f"no permission to open {address} (is this account in the group 'docker'?)",
-            f"没有权限打开 {address}（当前账户是否在 docker 组中？）",
-        )
+        return no_permission(address)
     detail = f": {reason}" if reason else ""
     return Text(f"no Docker Engine answers at {address}{detail}", f"{address} 没有 Docker Engine 应答{detail}")

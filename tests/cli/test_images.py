@@ -15,6 +15,7 @@ from k12ai._version import __version__
 from k12ai.cli import images as view
 from k12ai.cli.exits import CommandFailed
 from k12ai.frameworks.base import RUNCODE, TRAIN
+from k12ai.frameworks import installed
 from k12ai.frameworks.ml.framework import MlFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.image_context import Context
@@ -196,7 +197,7 @@ class _Broken(_Entry):
 def test_the_image_of_another_packages_framework_is_its_own_affair(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(view, "entry_points", lambda group: [_Entry(), _Broken()])
+    monkeypatch.setattr(installed, "entry_points", lambda group: [_Entry(), _Broken()])
     with pytest.raises(CommandFailed, match="has to make myschool/lab:3 itself") as failed:
         view.build(["myschool"], DEFAULT_BASE, NOWHERE)
     assert failed.value.exit_code == 2

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -23,6 +22,7 @@ from k12ai.cli.exits import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, CommandF
 from k12ai.cli.words import language, printable, size
 from k12ai.errors import EngineUnavailable
 from k12ai.frameworks.base import Framework
+from k12ai.frameworks.installed import installed
 from k12ai.image_context import PACKAGE, Context
 from k12ai.images import LABEL_CONTENT, LABEL_FRAMEWORK, LABEL_VERSION, image_of
 from k12ai.pip_settings import PipSettings
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 State = Literal["ready", "outdated", "missing"]
 
-# The server's registry would do, but needs the server's libraries.
-_GROUP = "k12ai.frameworks"
 # The stage of the Dockerfile that sees what pip is told.
 _STAGE = "k12ai.stage=libraries"
 # The classic builder colours what programs say on standard error.
@@ -126,15 +124,10 @@ def build(names: Sequence[str], base: str, address: str) -> None:
 
 def known() -> dict[str, Known]:
     """Return what is installed here by its name; a framework that cannot be loaded is left out."""
-    found = {}
-    for entry in sorted(entry_points(group=_GROUP), key=lambda each: each.name):
-        try:
-            framework: Framework = entry.load()()
-        except Exception as error:  # noqa: BLE001 - anybody's code: it must not keep the others from being built
-            sys.stderr.write(f"{entry.name}: {error!r}\n")
-        else:
-            found[framework.name] = Known(framework, entry.dist is not None and entry.dist.name == PACKAGE)
-    return found
+    return {
+        framework.name: Known(framework, entry.dist is not None and entry.dist.name == PACKAGE)
+        for entry, framework in installed(lambda entry, error: sys.stderr.write(f"{entry.name}: {error!r}\n"))
+    }
 
 
 def _chosen(names: Sequence[str]) -> list[Framework]:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from k12ai.docker_connection import NOT_REACHED, DockerConnection, no_permission
 from k12ai.errors import EngineTimeout, EngineUnavailable
 from k12ai.models import LABEL_OP, LABEL_SERVICE_NAME, LABEL_SERVICE_UUID, LABEL_USER
 from k12ai.runtimes.base import Unit
@@ -32,8 +33,6 @@ STATS_DEADLINE_S = 10.0
 # A class that starts at once keeps the Engine busy: starts queue up in it.
 LAUNCH_DEADLINE_S = 60.0
 MAX_LABEL_LENGTH = 256
-# The status that aiodocker makes up where no Engine has answered.
-_NOT_REACHED = 900
 # What an Engine answers whose containerd is going, or not up yet.
 _ITS_OWN_TROUBLE = re.compile("transport is closing|connection refused|context canceled|: unavailable")
 
@@ -114,19 +113,13 @@ class Engine:
         self.address = address
         self.calls: collections.Counter[str] = collections.Counter()
         self._answered_at = float("-inf")
-        connector = None
-        if address.startswith("unix://"):
-            # Without a limit: a hundred slow stops must not keep the heartbeat waiting.
-            connector = aiohttp.UnixConnector(address.removeprefix("unix://"), limit=0)
-        self._connector = connector
-        # With a connector of ours, the address is only what requests are named after.
-        self._docker = aiodocker.Docker(url="unix://localhost" if connector else address, connector=connector)
+        # Without a limit: a hundred slow stops must not keep the heartbeat waiting.
+        self._connection = DockerConnection(address, limit=0)
+        self._docker = self._connection.docker
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._docker.close()
-        if self._connector is not None:
-            await self._connector.close()
+        await self._connection.close()
 
     async def ping(self, *, deadline_s: float = CALL_DEADLINE_S) -> None:
         """Return if the Engine answers."""
@@ -363,7 +356,7 @@ class Engine:
 
 def _is_about_to_end(error: aiodocker.DockerError) -> bool:
     """Whether an error tells of the Engine and not of what it was asked: the same may work when it is back."""
-    return error.status == _NOT_REACHED or (
+    return error.status == NOT_REACHED or (
         error.status >= 500 and _ITS_OWN_TROUBLE.search(error.message) is not None
     )
 
@@ -372,10 +365,7 @@ def _reason(address: str, message: str) -> Text:
     if "No such file or directory" in message:
         return Text(f"nothing listens at {address}", f"{address} 没有服务在监听")
     if "Permission denied" in message:
-        return Text(
-            f"no permission to open {address} (is this account in the group 'docker'?)",
-            f"没有权限打开 {address}（当前账户是否在 docker 组中？）",
-        )
+        return no_permission(address)
     if "Connect call failed" in message or "Connection refused" in message:
         return Text(f"the connection to {address} is refused", f"连接 {address} 被拒绝")
     short = re.sub(r"\s+", " ", message)[:200]

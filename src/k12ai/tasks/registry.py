@@ -1,7 +1,7 @@
 """The frameworks of this server: found by their entry points, parameters checked before anything starts."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import jsonschema
@@ -9,9 +9,8 @@ import structlog
 
 from k12ai.errors import BadParameter, InvalidValue, ServiceNotFound
 from k12ai.frameworks.base import Framework, Schema
+from k12ai.frameworks.installed import installed
 from k12ai.texts import Text
-
-GROUP = "k12ai.frameworks"
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -25,13 +24,7 @@ class Registry:
     @classmethod
     def installed(cls) -> "Registry":
         """Find what is installed; one that cannot be loaded is named in the log and left out."""
-        found = []
-        for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
-            try:
-                found.append(entry.load()())
-            except Exception:  # anybody's code: it must not keep the server from starting
-                log.exception("framework.broken", framework=entry.name)
-        return cls(found)
+        return cls(framework for _, framework in installed(_say_broken))
 
     def __iter__(self) -> Iterator[Framework]:
         return iter(self._by_name.values())
@@ -66,6 +59,10 @@ class Registry:
         if problem is not None:
             raise _explained(problem)
         return framework.check(op, filled)
+
+
+def _say_broken(entry: EntryPoint, error: Exception) -> None:
+    log.error("framework.broken", framework=entry.name, exc_info=error)
 
 
 def _with_defaults(value: dict[str, Any], schema: Schema) -> dict[str, Any]:
