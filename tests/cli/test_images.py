@@ -14,8 +14,8 @@ import pytest
 from k12ai._version import __version__
 from k12ai.cli import images as view
 from k12ai.cli.exits import CommandFailed
-from k12ai.frameworks.base import RUNCODE, TRAIN
 from k12ai.frameworks import installed
+from k12ai.frameworks.base import RUNCODE, TRAIN
 from k12ai.frameworks.ml.framework import MlFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.image_context import Context
