@@ -41,7 +41,7 @@ def test_the_archive_has_nothing_that_does_not_belong_in_an_image() -> None:
         assert "__pycache__" not in name
         assert not name.endswith(".pyc")
         assert "tests" not in name.split("/")
-        assert "k12ai/docker" not in name
+        assert "k12ai/docker/" not in name
 
 
 def test_the_same_package_makes_the_same_bytes() -> None:
