@@ -199,7 +199,12 @@ ROWS: tuple[Code, ...] = (
         401,
         ("not authenticated", "未通过身份验证"),
         ("The request carries no valid token.", "请求没有携带有效的令牌。"),
-        ("Send Authorization: Bearer with your token.", "请用 Authorization: Bearer 发送你的令牌。"),
+        (
+            "Set K12AI_TOKEN to your token (a program sends it as Authorization: Bearer); "
+            "if you have none, or it has expired, ask your teacher.",
+            "将 K12AI_TOKEN 设为你的令牌（程序以 Authorization: Bearer 发送）；"
+            "没有令牌或令牌已过期时，请联系老师。",
+        ),
     ),
     _row(
         100602,
@@ -348,6 +353,16 @@ ROWS: tuple[Code, ...] = (
             "项目的文件数量或总大小将超过上限。",
         ),
         ("Delete files that are not needed any more.", "删除不再需要的文件。"),
+    ),
+    _row(
+        100623,
+        404,
+        ("no such token or class", "没有此令牌或班级"),
+        ("There is none of this name that you may see.", "没有你可以查看的同名令牌或班级。"),
+        (
+            "See which there are with 'k12ai token list' and 'k12ai class list'.",
+            "用 k12ai token list 和 k12ai class list 查看现有的令牌和班级。",
+        ),
     ),
     _row(
         100901,

@@ -24,7 +24,20 @@
     │   ├── ProjectFull              100622  507
     │   ├── MethodNotAllowed         100617  405
     │   ├── HostRefused              100605  421
-    │   └── OriginRefused            100605  403
+    │   ├── OriginRefused            100605  403
+    │   ├── ProxyBypassed            100605  403
+    │   ├── NotAuthenticated         100601  401
+    │   │   └── InvalidToken         100601  401
+    │   │       ├── TokenExpired     100601  401
+    │   │       └── TokenRevoked     100601  401
+    │   ├── NotAllowed               100602  403
+    │   ├── QuotaExceeded            100604  429
+    │   └── RateLimited              100603  429
+    │       ├── TooManyWrongTokens   100603  429
+    │       └── TooManyConnections   100603  429
+    ├── NoSuchToken                  100623  404
+    ├── NoSuchClass                  100623  404
+    ├── QuotaExceeded                100604  429
     ├── ContainerNotFound            100202  404
     ├── TaskRunning                  100204  409
     ├── TaskNotFound                 100205  404
@@ -55,7 +68,7 @@ class K12AIError(Exception):
 
     code: ClassVar[int] = 999999
     status: ClassVar[int] = 500
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, detail: Text) -> None:
         super().__init__(detail.en)
@@ -292,6 +305,135 @@ class OriginRefused(RequestError):
         super().__init__(
             Text("requests from web pages of other origins are refused", "拒绝来自其他来源网页的请求")
         )
+
+
+class ProxyBypassed(RequestError):
+    """The server is behind a proxy, and the request did not come through it."""
+
+    status = 403
+    code = 100605
+
+    def __init__(self) -> None:
+        super().__init__(Text("requests must come through the server's proxy", "请求必须经由服务器前面的代理"))
+
+
+class NotAuthenticated(RequestError):
+    """Nobody knows who sends the request, and this route is not for everybody."""
+
+    status = 401
+    code = 100601
+
+    def __init__(self, detail: Text | None = None) -> None:
+        super().__init__(detail or Text("a token is needed", "需要令牌"))
+
+
+class InvalidToken(NotAuthenticated):
+    """The token is none of this server's."""
+
+    def __init__(self, detail: Text | None = None) -> None:
+        super().__init__(detail or Text("this server does not know the token", "本服务器不认识该令牌"))
+
+
+class TokenExpired(InvalidToken):
+    """The token's time is over."""
+
+    def __init__(self) -> None:
+        super().__init__(Text("the token has expired", "令牌已过期"))
+
+
+class TokenRevoked(InvalidToken):
+    """The token was revoked."""
+
+    def __init__(self) -> None:
+        super().__init__(Text("the token was revoked", "令牌已被吊销"))
+
+
+class NotAllowed(RequestError):
+    """It is known who sends the request, and this one may not do that."""
+
+    status = 403
+    code = 100602
+
+    @classmethod
+    def for_user(cls, own: str, other: str) -> "NotAllowed":
+        """Return the refusal to act for somebody else."""
+        return cls(
+            Text(
+                f"user: the token is {own}'s, which cannot act for {other}",
+                f"user：该令牌属于 {own}，不能代表 {other} 操作",
+            )
+        )
+
+    @classmethod
+    def for_role(cls, role: str) -> "NotAllowed":
+        """Return the refusal of what takes another role."""
+        return cls(Text(f"this takes the role {role}", f"此操作需要 {role} 角色"))
+
+
+class RateLimited(RequestError):
+    """More requests came than may come in that time."""
+
+    status = 429
+    code = 100603
+    retry_after_s = 1  # at least
+
+    def __init__(self, retry_after_s: int, detail: Text | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            detail
+            or Text(
+                f"too many requests; the next one may come in {retry_after_s} s",
+                f"请求过多；{retry_after_s} 秒后可再次请求",
+            )
+        )
+
+
+class TooManyWrongTokens(RateLimited):
+    """Too many tokens that are none came from one address; those that are valid still pass."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            retry_after_s,
+            Text(
+                "too many wrong tokens came from this address; valid ones still pass",
+                "该地址发送了过多错误的令牌；有效的令牌仍可使用",
+            ),
+        )
+
+
+class TooManyConnections(RateLimited):
+    """An address has as many connections as one address may have."""
+
+    def __init__(self) -> None:
+        super().__init__(1, Text("too many connections are open from this address", "该地址打开的连接过多"))
+
+
+class NoSuchToken(K12AIError):
+    """There is no token of this id that the caller may see."""
+
+    status = 404
+    code = 100623
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(Text(f"there is no token {token_id}", f"没有令牌 {token_id}"))
+
+
+class NoSuchClass(K12AIError):
+    """There is no class of this name."""
+
+    status = 404
+    code = 100623
+
+    def __init__(self, name: str) -> None:
+        super().__init__(Text(f"there is no class {name}", f"没有班级 {name}"))
+
+
+class QuotaExceeded(RequestError):
+    """A user has as much of something as one user may have."""
+
+    status = 429
+    code = 100604
+    retry_after_s = 30
 
 
 class ContainerNotFound(K12AIError):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from k12ai.people import MAX_TOKEN_LIFETIME_S
 from k12ai.task import MAX_WALL_TIME_S
 from k12ai.texts import Text
 
@@ -45,9 +46,10 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything an operator can choose."""
 
-    host: Annotated[str, Meta(description="Address to listen on; only loopback addresses for now.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str,
+        Meta(description="Address to listen on. One that others can reach needs TLS or a proxy, and tokens."),
+    ] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port to listen on; 0 picks a free one.")] = DEFAULT_PORT
     kv_port: Annotated[
         Port | None,
@@ -85,6 +87,49 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[str, ...],
         Meta(description="Origins of web pages, such as http://localhost:8888, that may send requests."),
     ] = ()
+    tls_certificate: Annotated[
+        str | None, Meta(description="File with the certificate to serve HTTPS with, and those above it; PEM.")
+    ] = None
+    tls_key: Annotated[
+        str | None,
+        Meta(description="File with the certificate's private key; PEM, readable for its owner alone."),
+    ] = None
+    behind_proxy: Annotated[
+        bool,
+        Meta(
+            description="A proxy in front of the server has the TLS: what it says of the client is believed, "
+            "and nobody else is answered."
+        ),
+    ] = False
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description="The addresses that the proxy connects from.")
+    ] = ("127.0.0.1", "::1")
+    token_lifetime_s: Annotated[
+        Annotated[int, Meta(ge=60, le=MAX_TOKEN_LIFETIME_S)],
+        Meta(description="Seconds that a new token is valid where nothing else is asked for."),
+    ] = 180 * 24 * 3600
+    kv_token_in_query: Annotated[
+        bool,
+        Meta(description="Take ?token= in the key-value store, for old clients; URLs end up in logs."),
+    ] = False
+    hide_others: Annotated[
+        bool, Meta(description="Students see the others' containers without their names.")
+    ] = False
+    token_requests_per_s: Annotated[
+        Annotated[float, Meta(gt=0)], Meta(description="Requests a second with one token, lastingly.")
+    ] = 50.0
+    address_requests_per_s: Annotated[
+        Annotated[float, Meta(gt=0)],
+        Meta(description="Requests a second from one address, lastingly; a class may share one."),
+    ] = 1000.0
+    max_connections_per_address: Annotated[
+        Annotated[int, Meta(ge=1)],
+        Meta(description="Connections from one address of another machine that are open at once."),
+    ] = 512
+    audit_retention_s: Annotated[
+        Annotated[int, Meta(ge=1, le=10 * 365 * 24 * 3600)],
+        Meta(description="Seconds that is kept who did what."),
+    ] = 365 * 24 * 3600
     max_tasks: Annotated[
         Annotated[int, Meta(ge=1)],
         Meta(description="Tasks that run at once; the others wait their turn. By default one a processor."),
@@ -92,6 +137,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_tasks_per_user: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Tasks of one user that run at once; none: as many as there are places."),
+    ] = None
+    max_waiting_tasks_per_user: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Tasks of one user that wait for their turn; none: as many as come."),
+    ] = None
+    max_user_bytes: Annotated[
+        Annotated[int, Meta(ge=1024)] | None,
+        Meta(
+            description="Most that the files of all projects of a user may take together; beyond it, no task "
+            "is taken. None: no limit but that of each project."
+        ),
     ] = None
     tasks_cpus: Annotated[
         Annotated[float, Meta(gt=0)],
@@ -139,6 +195,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Literal["console", "json"], Meta(description="Log lines for people, or for programs.")
     ] = "console"
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether others than this machine's own users can get here."""
+        return self.behind_proxy or not is_loopback_name(self.host)
+
     @classmethod
     def load(
         cls,
@@ -157,32 +218,57 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         values.update(_from_environ(environ))
         values.update({name: value for name, value in (options or {}).items() if value is not None})
         settings = _convert(values)
-        refuse_open_bind(settings.host)
+        refuse_open_bind(settings)
         _check_addresses(settings)
         return settings
 
 
-def refuse_open_bind(host: str) -> None:
-    """Raise `SettingsError` for an address that machines other than this one can reach.
-
-    There is no access control yet, so an open port would hand the machine to the whole network.
-    """
-    if host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+def refuse_open_bind(settings: Settings) -> None:
+    """Raise `SettingsError` for an address that other machines can reach without a wall in between."""
+    host = settings.host
+    has_tls = settings.tls_certificate is not None
+    if has_tls != (settings.tls_key is not None):
         raise SettingsError(
             Text(
-                f"host: refusing to listen on {host!r}: anyone who reaches that address could stop every "
-                "container. Use 127.0.0.1, and an SSH tunnel from other machines: "
-                "ssh -L 8119:127.0.0.1:8119 THIS_MACHINE",
-                f"host：拒绝在 {host!r} 上监听：任何能访问该地址的人都可以停止所有容器。"
-                "请使用 127.0.0.1；从其他机器访问时请用 SSH 隧道：ssh -L 8119:127.0.0.1:8119 本机地址",
+                "tls_certificate and tls_key belong together: give both",
+                "tls_certificate 和 tls_key 必须同时给出",
             )
         )
+    if not settings.is_reachable:
+        return
+    if not has_tls and not settings.behind_proxy:
+        raise SettingsError(
+            Text(
+                f"host: refusing to listen on {host!r}: who listens to that network could read every token. "
+                "Serve HTTPS with --tls-certificate and --tls-key, or put a proxy with HTTPS in front and say "
+                "--behind-proxy. For yourself alone use 127.0.0.1, and an SSH tunnel from other machines: "
+                "ssh -L 8119:127.0.0.1:8119 THIS_MACHINE",
+                f"host：拒绝在 {host!r} 上监听：能监听该网络的人都能读到所有令牌。"
+                "请用 --tls-certificate 和 --tls-key 提供 HTTPS，"
+                "或在前面放置带 HTTPS 的代理并使用 --behind-proxy。"
+                "仅供自己使用时请用 127.0.0.1；从其他机器访问时请用 SSH 隧道："
+                "ssh -L 8119:127.0.0.1:8119 本机地址",
+            )
+        )
+    if host in ("0.0.0.0", "::") and not settings.allowed_hosts:  # noqa: S104 - compared with, not bound to
+        raise SettingsError(
+            Text(
+                "allowed_hosts: say the names by which people reach this server, such as "
+                "--allowed-hosts k12ai.school.example; requests for other names are refused",
+                "allowed_hosts：请给出访问本服务器所用的主机名，例如 --allowed-hosts k12ai.school.example；"
+                "其他主机名的请求会被拒绝",
+            )
+        )
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether an address, or the name localhost, is this machine's alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_addresses(settings: Settings) -> None:
@@ -211,6 +297,17 @@ def _check_addresses(settings: Settings) -> None:
                     f"allowed_origins：{origin!r} 必须以 http:// 或 https:// 开头",
                 )
             )
+
+    for proxy in settings.trusted_proxies:
+        try:
+            ipaddress.ip_address(proxy)
+        except ValueError:
+            raise SettingsError(
+                Text(
+                    f"trusted_proxies: {proxy!r} must be an IP address",
+                    f"trusted_proxies：{proxy!r} 必须是 IP 地址",
+                )
+            ) from None
 
 
 def environment_name(setting: str) -> str:

@@ -69,9 +69,9 @@ async def test_after_its_end_the_next_one_may_start(store: Store) -> None:
     first = await create(store, task(1))
     await store.record_task(ended(first), [], keep_s=60)
     assert (await create(store, task(2))).task_id == task(2).task_id
-    assert [each.task_id for each in await store.tasks(user="alice")] == [task(2).task_id, task(1).task_id]
+    assert [each.task_id for each in await store.tasks(users={"alice"})] == [task(2).task_id, task(1).task_id]
     assert [each.task_id for each in await store.tasks(active=False)] == [task(1).task_id]
-    assert await store.tasks(user="bob") == []
+    assert await store.tasks(users={"bob"}) == []
 
 
 async def test_a_start_that_is_sent_again_is_the_task_of_then(store: Store) -> None:

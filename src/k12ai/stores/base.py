@@ -5,13 +5,14 @@ results from. Every change is durable before its method returns.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from k12ai.people import AuditEntry, Classroom, TokenInfo
 from k12ai.stores.waiters import Waiter
 from k12ai.task import Task
 
@@ -45,11 +46,39 @@ class FoundKeys(Struct, frozen=True):
     index: int
 
 
+def cut(names: Sequence[str], prefix: str, separator: str) -> list[str]:
+    """Return names each cut after its first separator past the prefix, once each."""
+    if not separator:
+        return list(names)
+    cut: dict[str, None] = {}  # keeps the order and drops what repeats
+    for name in names:
+        end = name.find(separator, len(prefix))
+        cut[name if end < 0 else name[: end + len(separator)]] = None
+    return list(cut)
+
+
 class PendingRequest(NamedTuple):
     """An asynchronous request that was acknowledged and has no result yet."""
 
     request_id: int
     body: bytes
+
+
+class StoredToken(NamedTuple):
+    """A token as it is kept: without its secret, of which ``digest`` is the SHA-256."""
+
+    info: TokenInfo
+    digest: bytes
+
+
+class AuditQuery(Struct, frozen=True, kw_only=True):
+    """Which entries of the audit are wanted; ``before`` is the sequence to go on from, towards the past."""
+
+    users: Collection[str] | None = None
+    action: str | None = None
+    since: datetime | None = None
+    before: int | None = None
+    limit: int = 100
 
 
 class Store(ABC):
@@ -160,7 +189,7 @@ class Store(ABC):
     async def tasks(
         self,
         *,
-        user: str | None = None,
+        users: Collection[str] | None = None,
         service_uuid: str | None = None,
         op: str | None = None,
         active: bool | None = None,
@@ -183,3 +212,41 @@ class Store(ABC):
     @abstractmethod
     async def sweep(self) -> int:
         """Delete what is past its time; return how many keys that was."""
+
+    # --- access ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def tokens(self) -> Sequence[StoredToken]:
+        """Return every token that was ever made, oldest first."""
+
+    @abstractmethod
+    async def add_tokens(self, tokens: Sequence[StoredToken]) -> None:
+        """Record new tokens, all or none."""
+
+    @abstractmethod
+    async def revoke_token(self, token_id: str, at: datetime) -> None:
+        """Record that a token is of no use from then on."""
+
+    @abstractmethod
+    async def classes(self) -> Sequence[Classroom]:
+        """Return every class, sorted by name."""
+
+    @abstractmethod
+    async def put_class(self, classroom: Classroom) -> None:
+        """Record who is in a class, in place of who was."""
+
+    @abstractmethod
+    async def delete_class(self, name: str) -> None:
+        """Forget a class."""
+
+    @abstractmethod
+    async def add_audit(self, entry: AuditEntry) -> None:
+        """Record what somebody did; its sequence is given here."""
+
+    @abstractmethod
+    async def audit(self, query: AuditQuery) -> Sequence[AuditEntry]:
+        """Return what was done, newest first."""
+
+    @abstractmethod
+    async def forget_audit(self, before: datetime) -> int:
+        """Delete what was recorded before then; return how many entries that was."""

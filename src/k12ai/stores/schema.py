@@ -102,3 +102,36 @@ account = Table(
     Column("user", Text, nullable=False, unique=True),
     sqlite_autoincrement=True,
 )
+
+# Tokens, without their secrets.
+token = Table(
+    "token",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Classes; who is in them is the body.
+classroom = Table(
+    "classroom",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# Who did what; the entry is the body, the other columns are what is looked for.
+audit = Table(
+    "audit",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),  # milliseconds since the epoch
+    Column("user", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("audit_at", "at"),
+    Index("audit_user", "user"),
+    sqlite_autoincrement=True,
+)

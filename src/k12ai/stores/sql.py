@@ -11,7 +11,7 @@ import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,9 +24,19 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from k12ai.errors import StorageFull, StorageUnavailable
+from k12ai.people import AuditEntry, Classroom
 from k12ai.settings import SettingsError
-from k12ai.stores import migrations, tasks, transactions
-from k12ai.stores.base import Entry, Found, FoundKeys, PendingRequest, Store
+from k12ai.stores import access, migrations, tasks, transactions
+from k12ai.stores.base import (
+    AuditQuery,
+    Entry,
+    Found,
+    FoundKeys,
+    PendingRequest,
+    Store,
+    StoredToken,
+    cut,
+)
 from k12ai.stores.schema import request
 from k12ai.stores.transactions import Transaction
 from k12ai.stores.waiters import Waiter, Waiters
@@ -105,7 +115,7 @@ class SqlStore(Store):
 
         def work(connection: Connection) -> FoundKeys:
             names = connection.execute(transactions.keys_statement(prefix)).scalars().all()
-            return FoundKeys(_cut(names, prefix, separator), _prefix_index(connection, prefix))
+            return FoundKeys(cut(names, prefix, separator), _prefix_index(connection, prefix))
 
         return await self._read(work)
 
@@ -123,7 +133,7 @@ class SqlStore(Store):
     async def tasks(
         self,
         *,
-        user: str | None = None,
+        users: Collection[str] | None = None,
         service_uuid: str | None = None,
         op: str | None = None,
         active: bool | None = None,
@@ -131,12 +141,24 @@ class SqlStore(Store):
     ) -> Sequence[Task]:
         """See `Store.tasks`."""
         return await self._read(
-            lambda connection: tasks.find(connection, user, service_uuid, op, active, limit)
+            lambda connection: tasks.find(connection, users, service_uuid, op, active, limit)
         )
 
     async def journal_offset(self, task_id: str) -> int:
         """See `Store.journal_offset`."""
         return await self._read(lambda connection: tasks.journal_offset(connection, task_id))
+
+    async def tokens(self) -> Sequence[StoredToken]:
+        """See `Store.tokens`."""
+        return await self._read(access.tokens)
+
+    async def classes(self) -> Sequence[Classroom]:
+        """See `Store.classes`."""
+        return await self._read(access.classes)
+
+    async def audit(self, query: AuditQuery) -> Sequence[AuditEntry]:
+        """See `Store.audit`."""
+        return await self._read(lambda connection: access.find_audit(connection, query))
 
     def waiting(self, key: str, *, prefix: bool) -> AbstractContextManager[Waiter]:
         """See `Store.waiting`."""
@@ -197,6 +219,30 @@ class SqlStore(Store):
     async def publish(self, request_id: int, key: str, value: bytes, *, keep_s: int) -> None:
         """See `Store.publish`."""
         await self._write(lambda transaction: transaction.publish(request_id, key, value, keep_s))
+
+    async def add_tokens(self, tokens: Sequence[StoredToken]) -> None:
+        """See `Store.add_tokens`."""
+        await self._write(lambda transaction: access.add_tokens(transaction.connection, tokens))
+
+    async def revoke_token(self, token_id: str, at: datetime.datetime) -> None:
+        """See `Store.revoke_token`."""
+        await self._write(lambda transaction: access.revoke_token(transaction.connection, token_id, at))
+
+    async def put_class(self, classroom: Classroom) -> None:
+        """See `Store.put_class`."""
+        await self._write(lambda transaction: access.put_class(transaction.connection, classroom))
+
+    async def delete_class(self, name: str) -> None:
+        """See `Store.delete_class`."""
+        await self._write(lambda transaction: access.delete_class(transaction.connection, name))
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        """See `Store.add_audit`."""
+        await self._write(lambda transaction: access.add_audit(transaction.connection, entry))
+
+    async def forget_audit(self, before: datetime.datetime) -> int:
+        """See `Store.forget_audit`."""
+        return await self._write(lambda transaction: access.forget_audit(transaction.connection, before))
 
     async def sweep(self) -> int:
         """See `Store.sweep`."""
@@ -356,13 +402,3 @@ def _prefix_index(connection: Connection, prefix: str) -> int:
     if living is None and dead is None:
         return last
     return max(living or 0, dead or 0, cleared)
-
-
-def _cut(names: Sequence[str], prefix: str, separator: str) -> list[str]:
-    if not separator:
-        return list(names)
-    cut: dict[str, None] = {}  # keeps the order and drops what repeats
-    for name in names:
-        end = name.find(separator, len(prefix))
-        cut[name if end < 0 else name[: end + len(separator)]] = None
-    return list(cut)

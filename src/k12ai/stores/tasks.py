@@ -1,6 +1,6 @@
 """The records of tasks: statements inside somebody else's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -70,7 +70,7 @@ def get(connection: Connection, task_id: str) -> Task | None:
 
 def find(
     connection: Connection,
-    user: str | None,
+    users: Collection[str] | None,
     service_uuid: str | None,
     op: str | None,
     active: bool | None,
@@ -78,7 +78,9 @@ def find(
 ) -> list[Task]:
     """See `Store.tasks`."""
     statement = select(task.c.body).order_by(task.c.position.desc()).limit(limit)
-    for column, wanted in ((task.c.user, user), (task.c.service_uuid, service_uuid), (task.c.op, op)):
+    if users is not None:
+        statement = statement.where(task.c.user.in_(sorted(users)))
+    for column, wanted in ((task.c.service_uuid, service_uuid), (task.c.op, op)):
         if wanted is not None:
             statement = statement.where(column == wanted)
     if active is not None:

@@ -1,3 +1,3 @@
 """The history of the tables, run by Alembic when a store is opened."""
 
-HEAD = "0002"
+HEAD = "0003"

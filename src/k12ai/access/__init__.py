@@ -1,0 +1,1 @@
+"""Who may do what: tokens, classes, and the limits on how often."""
