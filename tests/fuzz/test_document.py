@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from k12ai import app
-from k12ai.api.application import Routes, application
-from k12ai.api.observe import HttpCounts
+from k12ai.api.application import Routes, Walls, application
 from k12ai.api.openapi import document
 from k12ai.api.wire import HttpApp
 from k12ai.closing import Closing
@@ -25,9 +24,9 @@ async def _routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Routes:
     """What a server serves, as the composition root has it."""
     found: list[Routes] = []
 
-    def listen_in(settings: Settings, counts: HttpCounts, routes: Routes) -> HttpApp:
+    def listen_in(walls: Walls, routes: Routes) -> HttpApp:
         found.append(routes)
-        return application(settings, counts, routes)
+        return application(walls, routes)
 
     monkeypatch.setattr(app, "application", listen_in)
     settings = Settings(data_dir=str(tmp_path / "data"), docker_host="unix:///nonexistent/docker.sock")

@@ -11,7 +11,7 @@ import msgspec
 
 from k12ai import errors
 from k12ai._version import __version__
-from k12ai.api import openapi_files, openapi_tasks
+from k12ai.api import openapi_access, openapi_files, openapi_tasks
 from k12ai.api.kv import MAX_KEY_LENGTH, BadKvRequest, EntryBody, LocksNotSupported
 from k12ai.api.openapi_parts import (
     BYTES,
@@ -51,7 +51,7 @@ from k12ai.models import (
 _SHAPES = (
     PlatformRequest, StatsParams, StopParams, StatsMessage, AcceptedMessage, Answer, ResultEnvelope,
     EntryBody, Health, Problem, *openapi_tasks.SHAPES,
-    *openapi_files.SHAPES,
+    *openapi_files.SHAPES, *openapi_access.SHAPES,
 )  # fmt: skip
 
 _DESCRIPTION = """\
@@ -83,6 +83,7 @@ def document() -> Part:
             {"name": "Platform", "description": "What the machine is doing, and control."},
             openapi_tasks.TAG,
             openapi_files.TAG,
+            openapi_access.TAG,
             {"name": "Results", "description": "Keys and values, as Consul serves them."},
             {"name": "Server", "description": "For operators."},
         ],
@@ -91,6 +92,7 @@ def document() -> Part:
             "/k12ai/platform/control": {"post": _control()},
             **openapi_tasks.paths(),
             **openapi_files.paths(),
+            **openapi_access.paths(),
             "/v1/kv/{key}": {
                 "parameters": [_KEY],
                 "get": _kv_get(),
@@ -100,7 +102,12 @@ def document() -> Part:
             "/health": {"get": _health()},
             "/metrics": {"get": _metrics()},
         },
-        "components": {"schemas": shapes, "headers": HEADERS},
+        "security": [{"token": []}, {}],
+        "components": {
+            "schemas": shapes,
+            "headers": HEADERS,
+            "securitySchemes": openapi_access.SECURITY_SCHEMES,
+        },
     }
 
 
@@ -266,6 +273,7 @@ def _health() -> Part:
         "health", "Whether the server and its sources are well", JSON, shape("Health")
     )
     operation["responses"]["503"] = response("The server is stopping", JSON, shape("Health"))
+    operation["security"] = []
     return operation
 
 

@@ -19,7 +19,8 @@ Form = Callable[[int, list[int]], tuple[str, Part]]
 # What every path may answer before its operation begins.
 _AT_THE_DOOR: tuple[Error, ...] = (
     errors.MalformedRequest, errors.OriginRefused, errors.RequestTooSlow, errors.UrlTooLong,
-    errors.HostRefused, errors.HeadersTooLarge, errors.CodingNotSupported,
+    errors.HostRefused, errors.HeadersTooLarge, errors.CodingNotSupported, errors.NotAllowed,
+    errors.RateLimited,
 )  # fmt: skip
 OF_A_BODY: tuple[Error, ...] = (
     errors.MissingField, errors.InvalidValue, errors.MalformedJson, errors.NotJson, errors.TooLarge,
@@ -38,6 +39,11 @@ HEADERS: dict[str, Part] = {
         "description": "Seconds to wait before the request is sent again",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
+    },
+    "WWW-Authenticate": {
+        "description": "How to say who one is",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^Bearer "},
     },
     "X-Consul-Index": {
         "description": "What to wait on with `index`",
@@ -73,7 +79,9 @@ _ALWAYS = ("X-Request-Id", "X-Content-Type-Options")
 def refusals(form: Form, refuses: Sequence[Error]) -> Part:
     """Return the responses for these errors and for those of the door, in the form of the path."""
     by_status: dict[int, list[Error]] = {}
-    for error in (*_AT_THE_DOOR, *refuses):
+    # The store's clients know 403 for every fault of a token.
+    unknown = () if form is plain else (errors.NotAuthenticated,)
+    for error in (*_AT_THE_DOOR, *unknown, *refuses):
         by_status.setdefault(error.status, []).append(error)
     return {str(status): _refusal(status, by_status[status], form) for status in sorted(by_status)}
 
@@ -82,7 +90,8 @@ def _refusal(status: int, kinds: Sequence[Error], form: Form) -> Part:
     codes = sorted({kind.code for kind in kinds})
     causes = " ".join(f"{CATALOGUE[code].cause.en} ({code})" for code in codes)
     again = all(kind.retry_after_s is not None for kind in kinds)
-    return response(causes, *form(status, codes), ("Retry-After",) if again else ())
+    headers = ("Retry-After",) if again else ("WWW-Authenticate",) if status == 401 else ()
+    return response(causes, *form(status, codes), headers)
 
 
 def envelope(_status: int, codes: list[int]) -> tuple[str, Part]:
@@ -150,6 +159,16 @@ def field(name: str, schema: Part, description: str) -> Part:
 def flag(name: str, description: str) -> Part:
     """Return a parameter that counts by its presence: as with Consul, 'recurse=false' recurses."""
     return query(name, {"type": "string"}, f"{description}; with any value or none")
+
+
+def listed(name: str, of: str) -> Part:
+    """Return the schema of a list of resources."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": "array", "items": shape(of)}},
+        "required": [name],
+        "additionalProperties": False,
+    }
 
 
 def whole(highest: int) -> Part:

@@ -15,6 +15,7 @@ from k12ai.api.openapi_parts import (
     envelope,
     field,
     links,
+    listed,
     path,
     query,
     refusals,
@@ -23,7 +24,7 @@ from k12ai.api.openapi_parts import (
     shape,
     whole,
 )
-from k12ai.api.tasks import MAX_CURSOR
+from k12ai.api.parameters import MAX_CURSOR
 from k12ai.framework import MAX_IDEMPOTENCY_KEY, OPS
 from k12ai.models import DEFAULT_GRACE_S, MAX_GRACE_S, FrameworkRequest
 from k12ai.task import TASK_ID_DIGITS, FrameworkInfo, Message, Messages, StartedMessage, Task, TaskRequest
@@ -139,7 +140,7 @@ def _tasks() -> Part:
     return _resource(
         "tasks",
         "The tasks, newest first",
-        {"200": response("The tasks", JSON, _listed("tasks", "Task"))},
+        {"200": response("The tasks", JSON, listed("tasks", "Task"))},
         (errors.InvalidValue, errors.StorageUnavailable),
         parameters,
     )
@@ -245,7 +246,7 @@ def _frameworks() -> Part:
     return _resource(
         "frameworks",
         "What tasks can run",
-        {"200": response("The frameworks", JSON, _listed("frameworks", "FrameworkInfo"))},
+        {"200": response("The frameworks", JSON, listed("frameworks", "FrameworkInfo"))},
         (),
     )
 
@@ -263,15 +264,6 @@ def _resource(
     name: str, summary: str, success: Part, refuses: Sequence[Error], parameters: Sequence[Part] = ()
 ) -> Part:
     return resource("Tasks", name, summary, success, refuses, parameters)
-
-
-def _listed(name: str, of: str) -> Part:
-    return {
-        "type": "object",
-        "properties": {name: {"type": "array", "items": shape(of)}},
-        "required": [name],
-        "additionalProperties": False,
-    }
 
 
 def _task_links(task_id: str) -> Part:

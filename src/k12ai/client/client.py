@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 from msgspec import Struct
 
+from k12ai.client.access import AccessClient
 from k12ai.client.connection import TIMEOUT_S, TRANSFER_S, Connection
 from k12ai.client.errors import RequestRefused, ServerUnreachable
 from k12ai.client.tasks import TaskHandle
@@ -72,6 +73,8 @@ class Client:
         self.server_url = (server_url or os.environ.get("K12AI_SERVER_URL") or DEFAULT_SERVER_URL).rstrip("/")
         token = token or os.environ.get("K12AI_TOKEN")
         self._wire = Connection(self.server_url, token, language)
+        self._has_token = bool(token)
+        self._user: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +87,18 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._wire.close()
+
+    @property
+    def access(self) -> AccessClient:
+        """Tokens, classes and the audit."""
+        return AccessClient(self._wire)
+
+    @property
+    def user(self) -> str:
+        """Whose projects are meant where nobody is named: the token's user, without a token the account's."""
+        if self._user is None:
+            self._user = (self.access.me().user if self._has_token else "") or local_user()
+        return self._user
 
     def stats(self, *parts: str) -> StatsMessage:
         """Return the latest figures of the named parts.
@@ -164,7 +179,7 @@ class Client:
         With an ``idempotency_key``, sending it again returns the task of the first time.
         """
         wanted = TaskRequest(
-            framework, op, user or local_user(), service_uuid, dict(params or {}), limits or Limits()
+            framework, op, user or self.user, service_uuid, dict(params or {}), limits or Limits()
         )
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return TaskHandle(self, self._wire.resource("POST", "tasks", Task, body=wanted, headers=headers))
@@ -189,7 +204,7 @@ class Client:
 
     def stop_task(self, task_id: str, *, grace_s: int = DEFAULT_GRACE_S) -> Task:
         """Stop a task and return it once it has ended."""
-        params = {"timeout": str(grace_s), "user": local_user()}
+        params = {"timeout": str(grace_s), "user": self.user}
         path = f"tasks/{_quoted(task_id)}/stop"
         return self._wire.resource("POST", path, Task, params=params, timeout_s=grace_s + TIMEOUT_S)
 
@@ -215,7 +230,7 @@ class Client:
 
     def schema(self, framework: str, op: str) -> dict[str, Any]:
         """Return the JSON Schema of an op's parameters."""
-        body = {"op": op, "user": local_user(), "service_name": framework, "service_uuid": "client"}
+        body = {"op": op, "user": self.user, "service_name": framework, "service_uuid": "client"}
         schema: dict[str, Any] = self._checked("k12ai/framework/schema", body)
         return schema
 
@@ -273,7 +288,7 @@ class Client:
         self._wire.checked(self._wire.send("DELETE", self._file_url(user, service_uuid, path)))
 
     def _file_url(self, user: str | None, service_uuid: str, path: str) -> str:
-        place = f"{_quoted(user or local_user())}/{_quoted(service_uuid)}"
+        place = f"{_quoted(user or self.user)}/{_quoted(service_uuid)}"
         return f"/api/v1/projects/{place}/files/{urllib.parse.quote(path)}"
 
     def _read_once(self, key: str, index: int, left_s: float) -> tuple[list[StoredValue], int]:
@@ -306,7 +321,7 @@ class Client:
     def _envelope(self, op: str, params: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "op": op,
-            "user": local_user(),
+            "user": self.user,
             "service_name": PLATFORM,
             "service_uuid": "client",
             "service_params": params,

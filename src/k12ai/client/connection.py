@@ -10,6 +10,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from k12ai.catalogue import CATALOGUE
 from k12ai.client.errors import RequestRefused, ServerUnreachable
 from k12ai.texts import Language
 
@@ -31,6 +32,7 @@ class Connection:
 
     def __init__(self, server_url: str, token: str | None, language: Language) -> None:
         self._server_url = server_url
+        self._language = language
         headers: dict[str, str] = {"Accept-Language": language}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -70,7 +72,7 @@ class Connection:
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
         if path.startswith("/v1/") and response.status_code not in (200, 404):
-            raise RequestRefused(999999, f"HTTP {response.status_code}", response.text)
+            raise self._refusal_of_the_store(response)
         return response
 
     def resource(
@@ -116,6 +118,14 @@ class Connection:
                 yield self.checked(response)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
+
+    def _refusal_of_the_store(self, response: httpx.Response) -> RequestRefused:
+        """Return what the store says in Consul's words, which has no codes, in ours."""
+        if response.status_code != 403:
+            return RequestRefused(999999, f"HTTP {response.status_code}", response.text)
+        unknown = "authorization" not in self._http.headers or response.text.startswith("ACL")
+        code = 100601 if unknown else 100602
+        return RequestRefused(code, CATALOGUE[code].text.pick(self._language), response.text)
 
     def _unreachable(self, reason: str) -> ServerUnreachable:
         return ServerUnreachable(self._server_url, reason)
