@@ -40,6 +40,7 @@ bench: $(STAMPS)/bench
 docs: $(STAMPS)/classroom
 	$(BIN)/python -m k12ai.catalogue > docs/errors.md
 	$(BIN)/python -m k12ai.settings > docs/settings.md
+	$(BIN)/python -m k12ai.api.roles > docs/roles.md
 
 clean:
 	rm -rf $(VENV) $(STAMPS)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from k12ai import deferred as module
+from k12ai.access.principal import Principal
 from k12ai.background import Background
 from k12ai.deferred import Deferred
 from k12ai.errors import ContainerNotFound, StorageFull, TooManyRequestsPending
@@ -20,7 +21,7 @@ REQUEST = PlatformRequest("query", "u", "k12platform", "p", is_async=True)
 KEY = "platform/u/p/query/result"
 
 
-async def perform(request: PlatformRequest, language: Language) -> Answer:
+async def perform(request: PlatformRequest, language: Language, _: Principal) -> Answer:
     if request.op == "container.stop":
         raise ContainerNotFound("unknow")
     return Answer.success({"language": language})
@@ -66,7 +67,7 @@ async def test_an_error_is_a_result_too(store: Store, background: Background) ->
 
 
 async def test_a_fault_of_ours_is_a_result_too(store: Store, background: Background) -> None:
-    async def fails(request: PlatformRequest, language: Language) -> Answer:
+    async def fails(request: PlatformRequest, language: Language, _: Principal) -> Answer:
         raise ZeroDivisionError
 
     deferred = Deferred(store, background, fails, keep_s=60, max_pending=1)

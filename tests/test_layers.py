@@ -10,15 +10,16 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 # What each part may import of this package, besides itself and what is below.
-BASE = {"_version", "texts", "catalogue", "errors", "settings", "models", "task"}
+BASE = {"_version", "texts", "catalogue", "errors", "settings", "models", "people", "task"}
 TOOLS = {"worker", "background"}
 ALLOWED = {
     "texts": set(),
     "catalogue": {"texts"},
     "errors": {"texts", "catalogue"},
     "task": set(),
-    "settings": {"texts", "task"},
     "models": {"texts", "catalogue", "task"},
+    "people": {"models"},
+    "settings": {"texts", "task", "people"},
     "worker": set(),
     "background": {"errors"},
     "closing": BASE,
@@ -33,9 +34,10 @@ ALLOWED = {
     "docker_connection": {"texts"},
     "runtimes": BASE | TOOLS | {"docker_connection", "failpoints"},
     "monitor": BASE | TOOLS | {"runtimes"},
-    "control": BASE | {"runtimes"},
-    "platform": BASE | {"control", "envelope", "monitor"},
-    "deferred": BASE | TOOLS | {"stores"},
+    "access": BASE | {"stores"},
+    "control": BASE | {"access", "runtimes"},
+    "platform": BASE | {"access", "control", "envelope", "monitor"},
+    "deferred": BASE | TOOLS | {"access", "stores"},
     "projects": BASE,
     "report": {"explain"},
     "explain": {"texts", "catalogue"},
@@ -45,13 +47,27 @@ ALLOWED = {
     | {"closing", "explain", "failpoints", "frameworks", "images", "projects", "runtimes", "stores"},
     "capacity": BASE | {"monitor", "tasks"},
     "placement": BASE | {"frameworks", "images", "runtimes"},
-    "framework": BASE | {"envelope", "frameworks", "placement", "runtimes", "tasks"},
+    "framework": BASE | {"access", "envelope", "frameworks", "placement", "projects", "runtimes", "tasks"},
     "api": BASE
     | TOOLS
-    | {"closing", "deferred", "envelope", "framework", "monitor", "platform", "projects", "stores", "tasks"},
-    "client": {"texts", "catalogue", "models", "task"},
+    | {
+        "access",
+        "closing",
+        "deferred",
+        "envelope",
+        "framework",
+        "monitor",
+        "platform",
+        "projects",
+        "stores",
+        "tasks",
+    },
+    "client": {"texts", "catalogue", "models", "people", "task"},
 }
-CLIENT_SIDE = ("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12ai.cli.images", "k12libs.utils.nb_easy")
+CLIENT_SIDE = (
+    *("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12ai.cli.images", "k12ai.cli.access"),
+    "k12libs.utils.nb_easy",
+)
 SERVER_ONLY = (
     "litestar",
     "uvicorn",

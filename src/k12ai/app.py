@@ -1,13 +1,18 @@
 """The composition root: everything that is open while the server runs, in the order it is opened."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from k12ai.api.application import Routes, application, guarded
+from k12ai.access.book import AccessBook
+from k12ai.access.mode import say_access
+from k12ai.api.access import AccessRoutes
+from k12ai.api.application import Routes, Walls, application, kv_application
 from k12ai.api.files import FilesRoutes
 from k12ai.api.framework import FrameworkRoutes
+from k12ai.api.identify import Doorkeeper
 from k12ai.api.kv import KvRoutes
 from k12ai.api.metrics import registry_of
 from k12ai.api.observe import HttpCounts
@@ -30,6 +35,7 @@ from k12ai.runtimes.docker_tasks import DockerTasks
 from k12ai.runtimes.process import ProcessRuntime
 from k12ai.runtimes.walls import say_walls
 from k12ai.settings import Settings
+from k12ai.stores.base import Store
 from k12ai.stores.sql import SqlStore
 from k12ai.tasks.feed import Feed
 from k12ai.tasks.manager import TaskManager
@@ -60,6 +66,7 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
         max_file_bytes=settings.max_file_bytes,
         max_project_bytes=settings.max_project_bytes,
         max_files=settings.max_project_files,
+        max_user_bytes=settings.max_user_bytes,
     )
     async with (
         SqlStore(data_dir) as store,
@@ -68,6 +75,10 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
         Monitor(_watched(docker, process), interval_s=settings.sample_interval_s) as monitor,
         Background() as background,
     ):
+        book = AccessBook(store, lifetime_s=settings.token_lifetime_s)
+        await book.load()
+        doorkeeper = Doorkeeper(book, settings)
+        say_access(settings, book)
         registry = Registry.installed()
         queue = Queue(Capacity(monitor, settings))
         runtimes = {each.name: each for each in (process, docker)}
@@ -82,32 +93,44 @@ async def opened(settings: Settings, closing: Closing) -> AsyncIterator[Apps]:
             GpuHolders(monitor),
         )
         await tasks.resume()
-        platform = Platform(monitor, Control(_watched(docker, process), tasks.settled))
+        control = Control(_watched(docker, process), tasks)
+        platform = Platform(monitor, control, hide_others=settings.hide_others)
         deferred = Deferred(store, background, platform.perform, keep_s=settings.result_retention_s)
         await deferred.resume()
         file_routes = FilesRoutes(files)
         background.start("clear-uploads", file_routes.clear_leftovers())
         background.keep_running("sweep", lambda: every(SWEEP_S, store.sweep))
         background.keep_running("sweep-tasks", lambda: every(SWEEP_S, tasks.sweep))
+        background.keep_running("sweep-audit", lambda: every(SWEEP_S, _sweeper(store, settings)))
         background.keep_running("tidy-tasks", lambda: every(TIDY_S, tasks.tidy))
         background.keep_running("queue", tasks.watch_queue)
         say_walls(process.walls)
 
         counts = HttpCounts()
         kv = KvRoutes(store, closing)
-        pages = Pages(monitor, closing, registry_of(monitor, counts, docker.engine.calls, queue))
+        figures = registry_of(monitor, counts, docker.engine.calls, queue)
+        pages = Pages(monitor, closing, figures)
         limit = settings.max_body_bytes
-        service = FrameworkService(tasks, registry, Placement(settings.runtime, docker))
-        resources = TaskRoutes(service, Feed(store, closing), monitor, closing)
+        service = FrameworkService(tasks, registry, Placement(settings.runtime, docker), files)
+        resources = TaskRoutes(service, Feed(store, closing), platform, closing)
+        access = AccessRoutes(book, store)
         routes = Routes(
             published={
                 **PlatformRoutes(platform, deferred, closing, max_body_bytes=limit).routes(),
                 **FrameworkRoutes(service, closing, max_body_bytes=limit).routes(),
             },
             mounts=[kv, file_routes],
-            handlers=[*pages.handlers(), *resources.handlers()],
+            handlers=[*pages.handlers(), *resources.handlers(), *access.handlers()],
         )
-        yield Apps(application(settings, counts, routes), guarded(kv.handle, settings, counts))
+        walls = Walls(settings, counts, doorkeeper, store)
+        yield Apps(application(walls, routes), kv_application(walls, kv))
+
+
+def _sweeper(store: Store, settings: Settings) -> Callable[[], Awaitable[None]]:
+    async def sweep() -> None:
+        await store.forget_audit(datetime.now(UTC) - timedelta(seconds=settings.audit_retention_s))
+
+    return sweep
 
 
 def _watched(*runtimes: Runtime) -> Sequence[Runtime]:

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from k12ai.access.principal import OPEN, Principal
 from k12ai.background import Background
 from k12ai.errors import InternalError, K12AIError, TooManyRequestsPending
 from k12ai.models import ENVELOPE_VERSION, Answer, PlatformRequest, ResultEnvelope
@@ -26,10 +27,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class DeferredRequest(Struct, frozen=True):
-    """What is kept of a request until its result is published."""
+    """What is kept of a request until its result is published, and on whose behalf it is carried out."""
 
     request: PlatformRequest
     language: Language
+    principal: Principal = OPEN
 
     @property
     def key(self) -> str:
@@ -55,7 +57,7 @@ class Deferred:
         self,
         store: Store,
         background: Background,
-        perform: Callable[[PlatformRequest, Language], Awaitable[Answer]],
+        perform: Callable[[PlatformRequest, Language, Principal], Awaitable[Answer]],
         *,
         keep_s: int,
         max_pending: int = MAX_PENDING,
@@ -78,7 +80,7 @@ class Deferred:
             self._pending += 1
             self.begin(Ticket(request_id, deferred))
 
-    async def accept(self, request: PlatformRequest, language: Language) -> Ticket:
+    async def accept(self, request: PlatformRequest, language: Language, principal: Principal = OPEN) -> Ticket:
         """Record a request durably; from here on it is carried out, whatever happens.
 
         Raises `TooManyRequestsPending`, and the store's errors.
@@ -86,7 +88,7 @@ class Deferred:
         if self._pending >= self._max_pending:
             raise TooManyRequestsPending(self._max_pending)
         self._pending += 1
-        deferred = DeferredRequest(request, language)
+        deferred = DeferredRequest(request, language, principal)
         try:
             request_id = await self._store.accept(msgspec.json.encode(deferred))
         except BaseException:
@@ -106,13 +108,14 @@ class Deferred:
         self._pending -= 1
 
     async def _answer(self, ticket: Ticket) -> Answer:
-        language = ticket.deferred.language
+        deferred = ticket.deferred
+        language = deferred.language
         try:
-            return await self._perform(ticket.deferred.request, language)
+            return await self._perform(deferred.request, language, deferred.principal)
         except K12AIError as error:
             return answer_of(error, language)
         except Exception:
-            log.exception("deferred.failed", key=ticket.deferred.key)
+            log.exception("deferred.failed", key=deferred.key)
             return answer_of(InternalError(), language)
 
     async def _publish(self, ticket: Ticket, value: bytes) -> None:

@@ -38,6 +38,7 @@ from k12ai.errors import (
     NoSuchFile,
     PathTaken,
     ProjectFull,
+    QuotaExceeded,
     StorageFull,
     TooLarge,
 )
@@ -178,11 +179,13 @@ class ProjectFiles:
         max_file_bytes: int = MAX_FILE_BYTES,
         max_project_bytes: int = MAX_PROJECT_BYTES,
         max_files: int = MAX_FILES,
+        max_user_bytes: int | None = None,
     ) -> None:
         self.max_file_bytes = max_file_bytes
         self._data_dir = data_dir.expanduser().resolve()
         self._max_project_bytes = max_project_bytes
         self._max_files = max_files
+        self._max_user_bytes = max_user_bytes
         # In the name of everything on its way in or out, so that a later server knows it for a leftover.
         self._run = secrets.token_hex(8)
         self._arriving: Counter[tuple[str, str]] = Counter()
@@ -198,6 +201,40 @@ class ProjectFiles:
         """
         with _explained(service_uuid), self._make_project(user, service_uuid, owner):
             return self._data_dir / "projects" / user / service_uuid
+
+    @property
+    def limits_users(self) -> bool:
+        """Whether `require_room` has anything to look at."""
+        return self._max_user_bytes is not None
+
+    def require_room(self, user: str, more_bytes: int = 0) -> None:
+        """Raise `QuotaExceeded` where a user's projects have, or would have, more than they may together.
+
+        Programs write where nobody counts; so a project with more files than may be put into it is full.
+        """
+        if self._max_user_bytes is None:
+            return
+        size = more_bytes
+        with contextlib.suppress(FileNotFoundError), _explained(user), _Way(self._data_dir) as way:
+            for name in ("projects", user):
+                way.enter(name)
+            count = 0
+            for path, found in _entries(way.at, "", 0, recurse=True):
+                count = count + 1 if "/" in path else 0
+                size += 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+                if size > self._max_user_bytes or count > self._max_files:
+                    raise self._over_quota(user, self._max_user_bytes)
+        if size > self._max_user_bytes:
+            raise self._over_quota(user, self._max_user_bytes)
+
+    @staticmethod
+    def _over_quota(user: str, limit_bytes: int) -> QuotaExceeded:
+        return QuotaExceeded(
+            Text(
+                f"the projects of {user} may take {limit_bytes} bytes together; delete something first",
+                f"{user} 的所有项目合计最多可占 {limit_bytes} 字节；请先删除一些内容",
+            )
+        )
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -251,6 +288,7 @@ class ProjectFiles:
             room = self._room(user, service_uuid, names)
             if (declared_bytes or 0) > room.free_bytes:
                 raise self._full()
+            self.require_room(user, declared_bytes or 0)
             with self._bin() as way:
                 partial = f"upload-{self._run}-{secrets.token_hex(8)}"
                 descriptor = os.open(partial, _CREATE, 0o600, dir_fd=way.at)
@@ -390,11 +428,12 @@ class ProjectFiles:
     def _place(self, upload: "Upload", descriptor: int, size: int) -> bool:
         """Move a complete upload to its place; return whether there was no file before."""
         user, service_uuid, names = upload.user, upload.service_uuid, upload.names
-        # One at a time within a project: the room that is found is the room that there is.
-        with self._locks[hash((user, service_uuid)) % _LOCKS]:
+        # One at a time of each user: the room that is found is the room that there is.
+        with self._locks[hash(user) % _LOCKS]:
             room = self._room(user, service_uuid, names)
             if size > room.free_bytes:
                 raise self._full()
+            self.require_room(user, size - (room.existing.st_size if room.existing is not None else 0))
             with self._make_project(user, service_uuid, upload.owner) as way:
                 owner = upload.owner or _owner_of(way.at)
                 try:

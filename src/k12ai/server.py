@@ -6,13 +6,15 @@ import os
 import resource
 import signal
 import socket
+import ssl
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 
 import structlog
 import uvicorn
 
-from k12ai.api.protocol import BoundedProtocol
+from k12ai.api.protocol import DEADLINE_S, BoundedProtocol, ConnectionLimit
 from k12ai.api.wire import HttpApp
 from k12ai.app import opened
 from k12ai.background import Background, every
@@ -39,26 +41,28 @@ def serve(settings: Settings) -> None:
     _raise_file_limit()
     # The sockets first: a port that is taken must not cost the opening of everything else.
     wanted = {"port": settings.port} | ({} if settings.kv_port is None else {"kv_port": settings.kv_port})
+    tls = _tls_of(settings)
     with contextlib.ExitStack() as exits:
         sockets = [
             exits.enter_context(contextlib.closing(_listen(settings.host, port, setting)))
             for setting, port in wanted.items()
         ]
         runner = exits.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
-        runner.run(_serve(settings, sockets))
+        runner.run(_serve(settings, sockets, tls))
 
 
-async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+async def _serve(settings: Settings, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
     closing = Closing()
     with _on_signal(closing):
         async with opened(settings, closing) as apps:
-            servers = [_Server(app, closing) for app in apps[: len(sockets)]]
+            limit = ConnectionLimit(settings.max_connections_per_address)
+            servers = [_Server(app, closing, tls, limit) for app in apps[: len(sockets)]]
             running = [
                 asyncio.create_task(server.serve(sockets=[each]))
                 for server, each in zip(servers, sockets, strict=True)
             ]
             await asyncio.gather(*(server.accepting.wait() for server in servers))
-            _say_ready(sockets)
+            _say_ready(sockets, settings)
             if len(sockets) > 1:
                 log.info("kv.ready", port=sockets[1].getsockname()[1])
             await asyncio.gather(*running)
@@ -67,7 +71,9 @@ async def _serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
 class _Server(uvicorn.Server):
     """A uvicorn server that stops when ``closing`` starts; signals are taken once, for all servers."""
 
-    def __init__(self, app: HttpApp, closing: Closing) -> None:
+    def __init__(
+        self, app: HttpApp, closing: Closing, tls: ssl.SSLContext | None, limit: ConnectionLimit
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
@@ -81,12 +87,26 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._closing = closing
+        self._tls = tls
+        self._limit = limit
         self.accepting = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept connections."""
-        await super().startup(sockets=sockets)
+        """Begin to accept connections; uvicorn itself gives a TLS handshake a minute."""
+        await self.lifespan.startup()
+        deadline_s = DEADLINE_S if self._tls is not None else None
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                self._protocol, sock=each, ssl=self._tls, ssl_handshake_timeout=deadline_s, backlog=BACKLOG
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
         self.accepting.set()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return BoundedProtocol(self.config, self.server_state, self.lifespan.state, limit=self._limit)
 
     async def main_loop(self) -> None:
         """Serve until the server closes."""
@@ -142,10 +162,39 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
     return listener
 
 
-def _say_ready(sockets: Sequence[socket.socket]) -> None:
+def _tls_of(settings: Settings) -> ssl.SSLContext | None:
+    """Return what is needed to serve HTTPS. Raises `SettingsError` for files that do not do."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
+        return None
+    try:
+        mode = stat.S_IMODE(os.stat(key).st_mode)
+        if mode & 0o077:
+            raise SettingsError(
+                Text(
+                    f"tls_key: others may read {key} (mode {mode:o}); make it yours alone: chmod 600 {key}",
+                    f"tls_key：其他账户可以读取 {key}（权限 {mode:o}）；请改为仅自己可读：chmod 600 {key}",
+                )
+            )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # `ssl.SSLError` is one
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            Text(
+                f"tls_certificate, tls_key: cannot use {certificate} with {key}: {reason}",
+                f"tls_certificate、tls_key：无法使用 {certificate} 和 {key}：{reason}",
+            )
+        ) from None
+    return context
+
+
+def _say_ready(sockets: Sequence[socket.socket], settings: Settings) -> None:
     address: tuple[str, int] = sockets[0].getsockname()[:2]
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    sys.stdout.write(f"k12ai ready on http://{host}:{address[1]}\n")
+    scheme = "http" if settings.tls_certificate is None else "https"
+    sys.stdout.write(f"k12ai ready on {scheme}://{host}:{address[1]}\n")
     sys.stdout.flush()
 
 

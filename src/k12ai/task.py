@@ -4,7 +4,7 @@ The same class is the stored record, the HTTP body and the value a client gets. 
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +24,7 @@ Reason = Literal[
     "timeout",  # its time was over
     "start_failed",  # its program could not be started
     "stopped_by_user",
+    "stopped_by_teacher",
     "stop_incomplete",  # it was stopped, and something of it is left: `survivors`, `gpu_memory_left_bytes`
     "lost",  # it vanished without a trace, as when the machine went down
 ]
@@ -32,6 +33,13 @@ MessageType = Literal["status", "metrics", "error", "result"]
 
 MAX_WALL_TIME_S = 7 * 24 * 3600
 TASK_ID_DIGITS = 12
+
+
+class Stopper(NamedTuple):
+    """Who asks for the stop of a task, and what reason that gives it; nobody in particular where not known."""
+
+    user: str = ""
+    reason: Literal["stopped_by_user", "stopped_by_teacher"] = "stopped_by_user"
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

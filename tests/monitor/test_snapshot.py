@@ -9,7 +9,7 @@ from k12ai.models import Disk, Part, SourceHealth, StatsMessage, StatsParams
 from k12ai.monitor.gpu import GpuReading
 from k12ai.monitor.host import HostReading
 from k12ai.monitor.note import Note
-from k12ai.monitor.snapshot import Reading, derive
+from k12ai.monitor.snapshot import Reading, View, derive
 from k12ai.runtimes.base import Condition, Unit
 from k12ai.runtimes.cgroups import Usage
 from k12ai.texts import Text
@@ -111,7 +111,7 @@ def test_only_the_chosen_parts_are_in_the_message() -> None:
 
 def test_a_service_name_filters_the_containers_and_nothing_else() -> None:
     both = {unit(1): used(1, 1), unit(2, service_name="k12nlp"): used(1, 1)}
-    message = derive(reading({}), reading(both)).message(Part.PUBLISHED, "en", "k12nlp")
+    message = derive(reading({}), reading(both)).message(Part.PUBLISHED, "en", View("k12nlp"))
     assert isinstance(message.containers, list)
     assert [each.user for each in message.containers] == ["student2"]
     assert message.cpu_percent == 0.0
@@ -181,7 +181,7 @@ def test_users_are_the_containers_added_up_and_only_those_that_are_shown() -> No
         ("", 1, 1),
         ("alice", 2, 15),
     ]
-    narrowed = snapshot.message(Part.USERS, "en", "k12nlp").users
+    narrowed = snapshot.message(Part.USERS, "en", View("k12nlp")).users
     assert isinstance(narrowed, list)
     assert [(each.user, each.containers) for each in narrowed] == [("alice", 1)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from k12ai.errors import ContainerNotFound, EngineUnavailable
+from k12ai.runtimes.base import Among
 from k12ai.runtimes.cgroups import Cgroups
 from k12ai.runtimes.docker import DockerRuntime
 from tests.support.engine import EngineClient
@@ -177,9 +178,9 @@ async def test_another_services_container_does_not_exist_for_this_one(
 ) -> None:
     started = engine.run(service_name="k12cv")
     with pytest.raises(ContainerNotFound):
-        await runtime.stop(started, grace_s=1, service_name="k12nlp")
+        await runtime.stop(started, grace_s=1, among=Among("k12nlp"))
     assert engine.state(started)["Running"]
-    await runtime.stop(started, grace_s=1, service_name="k12cv")
+    await runtime.stop(started, grace_s=1, among=Among("k12cv"))
 
 
 async def test_50_stops_at_once_are_one_stop_and_10_later_say_the_same(

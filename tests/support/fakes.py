@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from k12ai.access.book import AccessBook
+from k12ai.api.application import Walls
+from k12ai.api.identify import Doorkeeper
+from k12ai.api.observe import HttpCounts
 from k12ai.errors import ContainerNotFound, K12AIError
 from k12ai.monitor.gpu import GpuReading, GpuSample
 from k12ai.runtimes.base import Condition, Runtime, Unit
 from k12ai.runtimes.cgroups import Usage
+from k12ai.settings import Settings
 from k12ai.texts import Text
 
 AWAY = Text("it went away", "它不见了")
@@ -26,6 +31,14 @@ def unit(number: int = 1, **fields: object) -> Unit:
         "gpus": (),
     }
     return Unit(**(values | fields))  # type: ignore[arg-type]
+
+
+def open_walls() -> Walls:
+    """Return the walls of a server in open mode, which writes nothing down: it has no store."""
+    settings = Settings()
+    no_store: Any = None
+    book = AccessBook(no_store, lifetime_s=settings.token_lifetime_s)
+    return Walls(settings, HttpCounts(), Doorkeeper(book, settings), no_store)
 
 
 class FakeRuntime(Runtime):

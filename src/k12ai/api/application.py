@@ -1,17 +1,21 @@
 """The routes in one place, behind the gate."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import structlog
 from litestar import Litestar, Request, Response
+from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import HTTPScope, Receive, Send
 
-from k12ai.api.answers import REQUEST_ID, render
-from k12ai.api.gate import Gate
+from k12ai.api.answers import REQUEST_ID, render, send_error
+from k12ai.api.audit import Audit
+from k12ai.api.gate import Gate, hosts_of
+from k12ai.api.identify import Doorkeeper, Identify
 from k12ai.api.observe import HttpCounts, Observe
+from k12ai.api.roles import permit, principal_of
 from k12ai.api.wire import HttpApp
 from k12ai.errors import (
     InternalError,
@@ -22,6 +26,7 @@ from k12ai.errors import (
     TooLarge,
 )
 from k12ai.settings import Settings
+from k12ai.stores.base import Store
 from k12ai.texts import Text
 
 log = structlog.stdlib.get_logger(__name__)
@@ -32,6 +37,9 @@ class Mount(Protocol):
 
     def serves(self, scope: HTTPScope) -> bool:
         """Whether the request's path is one of these."""
+
+    def route(self, scope: HTTPScope) -> str | None:
+        """Return the request's route in the role table, None for what is not there."""
 
     async def handle(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -49,8 +57,18 @@ class Routes(NamedTuple):
     handlers: Sequence[HTTPRouteHandler]
 
 
-def application(settings: Settings, counts: HttpCounts, routes: Routes) -> HttpApp:
+class Walls(NamedTuple):
+    """What stands around every application: who may come in, who it is, and what is written down."""
+
+    settings: Settings
+    counts: HttpCounts
+    doorkeeper: Doorkeeper
+    store: Store
+
+
+def application(walls: Walls, routes: Routes) -> HttpApp:
     """Return the application of the main port."""
+    settings = walls.settings
     framework = Litestar(
         route_handlers=routes.handlers,
         request_max_body_size=settings.max_body_bytes,
@@ -59,31 +77,70 @@ def application(settings: Settings, counts: HttpCounts, routes: Routes) -> HttpA
             K12AIError: _answer_known,
             Exception: _answer_fault,
         },
+        guards=[_permit],
         openapi_config=None,
         # Not from the environment: with LITESTAR_DEBUG, tracebacks would go to clients.
         debug=False,
         pdb_on_exception=False,
         logging_config=None,
     )
-    return guarded(_dispatch(routes.published, routes.mounts, framework), settings, counts)
+    return guarded(_dispatch(routes.published, routes.mounts, framework), walls)
 
 
-def _dispatch(published: Mapping[str, HttpApp], mounts: Sequence[Mount], framework: HttpApp) -> HttpApp:
-    """Send the published paths to their ASGI applications at once, and all others through the framework."""
+def kv_application(walls: Walls, kv: Mount) -> HttpApp:
+    """Return the application of the key-value store's own port."""
+    return guarded(_dispatch({}, [kv], None), walls)
+
+
+def _dispatch(published: Mapping[str, HttpApp], mounts: Sequence[Mount], framework: HttpApp | None) -> HttpApp:
+    """Send the published paths to their ASGI applications at once, and all others through the framework.
+
+    Nothing is handed on before the role table has let it through; the framework asks the table itself
+    (`_permit`), once it knows which of its routes is meant.
+    """
 
     async def dispatch(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        route = published.get(scope["path"].rstrip("/"))
-        if route is None:
-            mount = next((each for each in mounts if each.serves(scope)), None)
-            route = framework if mount is None else mount.handle
-        await route(scope, receive, send)
+        try:
+            route = _permitted(scope)
+        except K12AIError as error:
+            await send_error(error, scope, receive, send)
+        else:
+            await route(scope, receive, send)
+
+    def _permitted(scope: HTTPScope) -> HttpApp:
+        path = scope["path"].rstrip("/")
+        if (route := published.get(path)) is not None:
+            permit(scope, path)
+            return route
+        for mount in mounts:
+            if mount.serves(scope):
+                permit(scope, mount.route(scope))
+                return mount.handle
+        if framework is None:
+            permit(scope, None)
+            raise ResourceNotFound
+        if path != "/health":
+            principal_of(scope)  # who has no token is not told which routes there are
+        return framework
 
     return dispatch
 
 
-def guarded(app: HttpApp, settings: Settings, counts: HttpCounts) -> HttpApp:
-    """Put an application behind the gate, and watch both."""
-    return Observe(Gate(app, hosts=settings.allowed_hosts, origins=settings.allowed_origins), counts)
+def _permit(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Ask the role table about a route of the framework's."""
+    scope = cast("HTTPScope", connection.scope)
+    if scope["method"] == "OPTIONS":
+        principal_of(scope)
+    else:
+        permit(scope, scope["path_template"])
+
+
+def guarded(app: HttpApp, walls: Walls) -> HttpApp:
+    """Put an application behind the walls."""
+    settings = walls.settings
+    known = Identify(app, walls.doorkeeper)
+    gate = Gate(Audit(known, walls.store), hosts=hosts_of(settings), origins=settings.allowed_origins)
+    return Observe(gate, walls.counts)
 
 
 def _answer_http_exception(request: Request, error: HTTPException) -> Response[bytes]:  # type: ignore[type-arg]

@@ -16,12 +16,14 @@ from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api import wire
 from k12ai.api.answers import published, render, send_error
+from k12ai.api.roles import FILE, PROJECT, principal_of
 from k12ai.errors import (
     BadPath,
     BadRange,
     CodingNotSupported,
     InvalidValue,
     K12AIError,
+    NoSuchFile,
     ResourceNotFound,
     StorageFull,
 )
@@ -37,6 +39,7 @@ MAX_CLEAR_SLICES = 300
 
 _ROOT = b"/api/v1/projects/"
 _PROJECT = re.compile(rb"[^/]*/[^/]*/files/?")
+_FILE = re.compile(rb"[^/]*/[^/]*/files/")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
@@ -88,6 +91,14 @@ class FilesRoutes:
         self._answer_of_a_project = published("GET", "HEAD")(self._dispatch)
 
     @staticmethod
+    def route(scope: HTTPScope) -> str | None:
+        """Return the request's route in the role table."""
+        below = _below_root(scope)
+        if _PROJECT.fullmatch(below):
+            return PROJECT
+        return FILE if _FILE.match(below) else None
+
+    @staticmethod
     def serves(scope: HTTPScope) -> bool:
         """Whether the request's path is one of these routes'."""
         return scope["raw_path"].startswith(_ROOT)
@@ -108,6 +119,8 @@ class FilesRoutes:
 
     async def _dispatch(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         target = _Target.of(scope)
+        if not principal_of(scope).acts_for(target.user):
+            raise NoSuchFile(target.path or f"{target.user}/{target.service_uuid}")
         method = scope["method"]
         recurse = _asks(scope, b"recurse")
         if method in ("GET", "HEAD"):

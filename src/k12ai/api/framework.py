@@ -5,9 +5,12 @@ from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.api import wire
 from k12ai.api.answers import language_of, published
+from k12ai.api.audit import about
+from k12ai.api.roles import principal_of
 from k12ai.closing import Closing
-from k12ai.framework import FrameworkService
-from k12ai.models import Answer
+from k12ai.envelope import decode_framework_request
+from k12ai.framework import OPS, FrameworkService
+from k12ai.models import Answer, FrameworkRequest
 
 
 class FrameworkRoutes:
@@ -29,18 +32,25 @@ class FrameworkRoutes:
 
     async def execute(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Start a task, or stop one and answer when it is gone."""
-        body = await self._body(scope, receive)
+        request = await self._request(scope, receive)
+        action = "task.stop" if request.op.endswith(".stop") else "task.submit"
+        work = f"{request.user}/{request.service_uuid} {request.op}"
+        about(scope, action, work)
         key = wire.header(scope, b"idempotency-key")
         status, answer = await self._closing.unless(
-            self._service.execute(body, language_of(scope), None if key is None else key.decode("latin-1"))
+            self._service.execute(
+                request, language_of(scope), principal_of(scope), None if key is None else key.decode("latin-1")
+            )
         )
+        about(scope, action, f"{answer.message.task_id} {work}")
         await wire.send_answer(send, status, msgspec.json.encode(answer))
 
     async def schema(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answer with the JSON Schema of a framework's parameters."""
-        schema = self._service.schema(await self._body(scope, receive))
+        schema = self._service.schema(await self._request(scope, receive))
         await wire.send_answer(send, 200, msgspec.json.encode(Answer.success(schema, language_of(scope))))
 
-    async def _body(self, scope: HTTPScope, receive: Receive) -> bytes:
+    async def _request(self, scope: HTTPScope, receive: Receive) -> FrameworkRequest:
         wire.require_json(scope)
-        return await wire.read_body(scope, receive, self._max_body_bytes)
+        body = await wire.read_body(scope, receive, self._max_body_bytes)
+        return decode_framework_request(body, OPS)

@@ -14,10 +14,17 @@ from k12ai.api import wire
 from k12ai.api.answers import send_error
 from k12ai.api.wire import HttpApp
 from k12ai.errors import HostRefused, K12AIError, OriginRefused
+from k12ai.settings import Settings
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:/@\s]+)(?::([0-9]{1,5}))?")
 _LOOPBACK_NAME = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _REMEMBERED = 64
+
+
+def hosts_of(settings: Settings) -> list[str]:
+    """Return the host names that requests may name, besides loopback ones."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return [host, *settings.allowed_hosts]
 
 
 class Gate:

@@ -18,9 +18,11 @@ from msgspec import Struct
 
 from k12ai.api import wire
 from k12ai.api.answers import published, send_error
+from k12ai.api.reach import KeyRefused, Reach
+from k12ai.api.roles import KV, principal_of
 from k12ai.closing import Closing
 from k12ai.errors import RequestError, ResourceNotFound
-from k12ai.stores.base import Entry, Store
+from k12ai.stores.base import Entry, Found, FoundKeys, Store, cut
 from k12ai.texts import Text
 
 MAX_VALUE_BYTES = 512 * 1024
@@ -113,6 +115,11 @@ class KvRoutes:
         self._answer = published("GET", "PUT", "DELETE")(self._dispatch)
 
     @staticmethod
+    def route(scope: HTTPScope) -> str | None:
+        """Return the request's route in the role table."""
+        return KV if KvRoutes.serves(scope) else None
+
+    @staticmethod
     def serves(scope: HTTPScope) -> bool:
         """Whether the request's path is one of these routes'."""
         # The raw path, as `_key_of` has it: '/v1%2Fkv' is another name.
@@ -129,36 +136,55 @@ class KvRoutes:
     async def _dispatch(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         key = _key_of(scope)
         query = Query.parse(scope["query_string"])
+        reach = Reach(principal_of(scope).users)
         method = scope["method"]
         if method == "GET":
-            await self._get(key, query, receive, send)
+            await self._get(key, query, reach, receive, send)
         elif method == "PUT":
-            await self._put(key, query, scope, receive, send)
+            await self._put(key, query, reach, scope, receive, send)
         else:
-            await self._delete(key, query, send)
+            await self._delete(key, query, reach, send)
 
-    async def _get(self, key: str, query: Query, receive: Receive, send: Send) -> None:
+    async def _get(self, key: str, query: Query, reach: Reach, receive: Receive, send: Send) -> None:
         if query.keys:
             listed = await self._blocking(
-                lambda: self._store.keys(key, query.separator), key, query, receive, prefix=True
+                lambda: self._keys(reach, key, query.separator), key, query, receive, prefix=True
             )
             # The root with nothing below it is an empty list, any other prefix is not there.
             await _send_json(send, listed.index, list(listed.keys) if listed.keys or not key else None)
         elif query.recurse:
-            found = await self._blocking(lambda: self._store.list(key), key, query, receive, prefix=True)
+            found = await self._blocking(lambda: self._list(reach, key), key, query, receive, prefix=True)
             await _send_json(send, found.index, _bodies(found.entries))
         elif not key:
             raise BadKvRequest("Missing key name")
         else:
+            reach.require(key)
             found = await self._blocking(lambda: self._store.get(key), key, query, receive, prefix=False)
             if query.raw and found.entries:
                 await _send_raw(send, found.index, found.entries[0].value)
             else:
                 await _send_json(send, found.index, _bodies(found.entries))
 
-    async def _put(self, key: str, query: Query, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def _keys(self, reach: Reach, prefix: str, separator: str) -> FoundKeys:
+        """Return the names in reach below a prefix."""
+        found = [await self._store.keys(each) for each in reach.below(prefix)]
+        names = [name for each in found for name in each.keys]
+        return FoundKeys(cut(names, prefix, separator), max((each.index for each in found), default=1))
+
+    async def _list(self, reach: Reach, prefix: str) -> Found:
+        """Return the entries in reach below a prefix."""
+        found = [await self._store.list(each) for each in reach.below(prefix)]
+        if len(found) == 1:
+            return found[0]
+        entries = [entry for each in found for entry in each.entries]
+        return Found(entries, max((each.index for each in found), default=1))
+
+    async def _put(
+        self, key: str, query: Query, reach: Reach, scope: HTTPScope, receive: Receive, send: Send
+    ) -> None:
         if not key:
             raise BadKvRequest("Missing key name")
+        reach.require(key)
         if query.locks + (query.cas is not None) > 1:
             raise BadKvRequest("Conflicting flags: cas, acquire and release exclude each other")
         if query.locks:
@@ -167,15 +193,20 @@ class KvRoutes:
         written = await self._store.put(key, value, flags=query.flags, cas=query.cas)
         await wire.send_answer(send, 200, b"true" if written else b"false")
 
-    async def _delete(self, key: str, query: Query, send: Send) -> None:
+    async def _delete(self, key: str, query: Query, reach: Reach, send: Send) -> None:
         if query.recurse:
             if query.cas is not None:
                 raise BadKvRequest("Conflicting flags: recurse and cas exclude each other")
-            await self._store.delete_prefix(key)
+            prefixes = reach.below(key)
+            if not prefixes:
+                raise KeyRefused
+            for prefix in prefixes:
+                await self._store.delete_prefix(prefix)
             deleted = True
         elif not key:
             raise BadKvRequest("Missing key name")
         else:
+            reach.require(key)
             deleted = await self._store.delete(key, cas=query.cas)
         await wire.send_answer(send, 200, b"true" if deleted else b"false")
 

@@ -2,14 +2,17 @@
 
 import time
 from importlib import resources
+from typing import Any
 
 import msgspec
-from litestar import MediaType, Response, get
+from litestar import MediaType, Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CollectorRegistry
 
 from k12ai._version import __version__
+from k12ai.access.principal import OPEN
 from k12ai.api import metrics, openapi
+from k12ai.api.roles import PRINCIPAL
 from k12ai.closing import Closing
 from k12ai.models import Health, SourceHealth
 from k12ai.monitor.monitor import Monitor
@@ -38,8 +41,11 @@ class Pages:
         document = msgspec.json.encode(openapi.document())
 
         @get("/health", sync_to_thread=False)
-        def health() -> Response[bytes]:
+        def health(request: Request[Any, Any, Any]) -> Response[bytes]:
             found = self._health()
+            if request.scope["state"].get(PRINCIPAL, OPEN) is None:
+                # Which sources a machine has, and what is wrong with them, is not everybody's business.
+                found = msgspec.structs.replace(found, sources={})
             return Response(
                 msgspec.json.encode(found),
                 media_type=MediaType.JSON,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from typing import Any
 
 import httptools
@@ -9,6 +10,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from k12ai.access.limits import is_loopback, network_of
 from k12ai.api.answers import REQUEST_ID, render
 from k12ai.errors import (
     CodingNotSupported,
@@ -16,6 +18,7 @@ from k12ai.errors import (
     K12AIError,
     MalformedRequest,
     RequestTooSlow,
+    TooManyConnections,
     UrlTooLong,
 )
 
@@ -27,6 +30,27 @@ MAX_UNREAD_BYTES = 64 * 1024
 DEADLINE_S = 10.0
 # A body gets a second more for each of these, so that large ones have their time and drips do not.
 SLOWEST_BODY_BYTES_PER_S = 1024
+
+
+class ConnectionLimit:
+    """How many connections each address of another machine may have at once, on all ports together."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: Counter[str] = Counter()
+
+    def take(self, address: str) -> bool:
+        """Count a connection, unless it is one too many."""
+        if self._open[address] >= self._limit:
+            return False
+        self._open[address] += 1
+        return True
+
+    def release(self, address: str) -> None:
+        """Count a connection no more."""
+        self._open[address] -= 1
+        if not self._open[address]:
+            del self._open[address]
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -44,6 +68,8 @@ class BoundedProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limit: "ConnectionLimit | None" = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""
@@ -54,6 +80,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         self._body_bytes = 0
         self._refusal: K12AIError | None = None
+        self._limit = limit
+        self._counted = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, unless its address has as many as it may have."""
+        peer = transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else ""
+        super().connection_made(transport)
+        if self._limit is None or is_loopback(address):
+            return
+        network = network_of(address)
+        if self._limit.take(network):
+            self._counted = network
+        else:
+            self._give_up(TooManyConnections())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of a connection."""
+        if self._limit is not None and self._counted:
+            self._limit.release(self._counted)
+        super().connection_lost(exc)
 
     def expire(self, now: float) -> None:
         """Refuse the request, and close the connection, if its head or body takes too long."""

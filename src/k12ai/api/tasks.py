@@ -1,7 +1,6 @@
 """``/api/v1``: tasks as resources: submit, look, stop, follow what they say and what they print."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -12,12 +11,15 @@ from litestar.response import Stream
 
 from k12ai.api import wire
 from k12ai.api.answers import language_of
+from k12ai.api.audit import about
+from k12ai.api.parameters import flag, json_response, number, whole
+from k12ai.api.roles import principal_of
 from k12ai.closing import Closing
 from k12ai.envelope import decode_body
 from k12ai.errors import InvalidValue
 from k12ai.framework import FrameworkService
-from k12ai.models import DEFAULT_GRACE_S, MAX_GRACE_S, Part
-from k12ai.monitor.monitor import Monitor
+from k12ai.models import DEFAULT_GRACE_S, MAX_GRACE_S
+from k12ai.platform import Platform
 from k12ai.projects import check_identifier
 from k12ai.task import ENDED, Message, MessageType, Task, TaskRequest
 from k12ai.tasks.feed import MAX_WAIT_S, TYPES, Feed
@@ -26,11 +28,6 @@ from k12ai.texts import Text
 _LOG_PIECE_BYTES = 256 * 1024
 _FOLLOW_S = 0.2
 _HEARTBEAT_S = 15.0
-MAX_CURSOR = 1 << 62
-
-# As JSON writes numbers; float() takes more than that.
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_WHOLE = re.compile(r"[0-9]{1,19}")
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -38,10 +35,10 @@ AnyRequest = Request[Any, Any, Any]
 class TaskRoutes:
     """The resources of tasks, and of the host and the frameworks they run on."""
 
-    def __init__(self, service: FrameworkService, feed: Feed, monitor: Monitor, closing: Closing) -> None:
+    def __init__(self, service: FrameworkService, feed: Feed, platform: Platform, closing: Closing) -> None:
         self._service = service
         self._feed = feed
-        self._monitor = monitor
+        self._platform = platform
         self._closing = closing
 
     def handlers(self) -> Sequence[HTTPRouteHandler]:
@@ -54,80 +51,85 @@ class TaskRoutes:
 
         @get("/api/v1/tasks/{task_id:str}")
         async def task(request: AnyRequest) -> Response[bytes]:
-            return _json(await self._task(request))
+            return json_response(await self._task(request))
 
         @post("/api/v1/tasks/{task_id:str}/stop")
         async def stop(request: AnyRequest) -> Response[bytes]:
-            return _json(await self._stop(request))
+            return json_response(await self._stop(request))
 
         @get("/api/v1/tasks/{task_id:str}/messages")
         async def messages(request: AnyRequest) -> Response[bytes]:
             query = request.query_params
-            after = _whole(query.get("after"), "after")
-            wait_s = _number(query.get("wait"), "wait", 0, MAX_WAIT_S)
+            after = whole(query.get("after"), "after")
+            wait_s = number(query.get("wait"), "wait", 0, MAX_WAIT_S)
             task = await self._task(request)
             types = _types(query.get("type"))
-            return _json(await self._feed.after(task, after, types=types, wait_s=wait_s))
+            return json_response(await self._feed.after(task, after, types=types, wait_s=wait_s))
 
         @get("/api/v1/tasks/{task_id:str}/events")
         async def events(request: AnyRequest) -> Stream:
-            after = _whole(request.query_params.get("after"), "after")
+            after = whole(request.query_params.get("after"), "after")
             if last := request.headers.get("last-event-id"):
-                after = _whole(last, "Last-Event-ID")
+                after = whole(last, "Last-Event-ID")
             task = await self._task(request)
             return Stream(self._events(task, after), media_type="text/event-stream")
 
         @get("/api/v1/tasks/{task_id:str}/logs")
         async def logs(request: AnyRequest) -> Stream:
             query = request.query_params
-            offset = _whole(query.get("offset"), "offset")
-            follow = _flag(query.get("follow"), "follow") or False
+            offset = whole(query.get("offset"), "offset")
+            follow = flag(query.get("follow"), "follow") or False
             task = await self._task(request)
             return Stream(self._output(task, offset, follow=follow), media_type="text/plain; charset=utf-8")
 
         @get("/api/v1/frameworks")
         async def frameworks(request: AnyRequest) -> Response[bytes]:
-            return _json({"frameworks": self._service.frameworks(language_of(request.scope))})
+            return json_response({"frameworks": self._service.frameworks(language_of(request.scope))})
 
         @get("/api/v1/host")
         async def host(request: AnyRequest) -> Response[bytes]:
-            every_part = Part.PUBLISHED | Part.NODES | Part.USERS
-            body = self._monitor.latest.encoded(every_part, language_of(request.scope))
+            body = self._platform.everything(language_of(request.scope), principal_of(request.scope))
             return Response(body, media_type=MediaType.JSON)
 
         return [tasks, task, stop, messages, events, logs, frameworks, host]
 
     async def _list(self, request: AnyRequest) -> Response[bytes]:
         query = request.query_params
-        active = _flag(query.get("active"), "active")
-        found = await self._service.tasks(query.get("user"), query.get("service_uuid"), active)
-        return _json({"tasks": found})
+        active = flag(query.get("active"), "active")
+        found = await self._service.tasks(
+            principal_of(request.scope), query.get("user"), query.get("service_uuid"), active
+        )
+        return json_response({"tasks": found})
 
     async def _submit(self, request: AnyRequest) -> Response[bytes]:
         wire.require_json(request.scope)
         wanted = decode_body(await request.body(), TaskRequest)
         check_identifier("user", wanted.user)
         check_identifier("service_uuid", wanted.service_uuid)
-        task = await self._service.submit(wanted, request.headers.get("idempotency-key"))
-        return _json(task, 202, {"Location": f"/api/v1/tasks/{task.task_id}"})
+        principal = principal_of(request.scope)
+        about(request.scope, "task.submit", f"{wanted.user}/{wanted.service_uuid} {wanted.op}")
+        task = await self._service.submit(wanted, principal, request.headers.get("idempotency-key"))
+        about(request.scope, "task.submit", f"{task.task_id} {task.user}/{task.service_uuid} {task.op}")
+        return json_response(task, 202, {"Location": f"/api/v1/tasks/{task.task_id}"})
 
     async def _stop(self, request: AnyRequest) -> Task:
         query = request.query_params
-        grace_s = _number(query.get("timeout"), "timeout", DEFAULT_GRACE_S, MAX_GRACE_S)
+        grace_s = number(query.get("timeout"), "timeout", DEFAULT_GRACE_S, MAX_GRACE_S)
         by = query.get("user", "")
         if "user" in query:
             check_identifier("user", by)
-        stopping = self._service.stop_task(request.path_params["task_id"], grace_s, by)
+        principal = principal_of(request.scope)
+        stopping = self._service.stop_task(request.path_params["task_id"], grace_s, principal, by)
         return await self._closing.unless(stopping)
 
     async def _task(self, request: AnyRequest) -> Task:
-        return await self._service.task(request.path_params["task_id"])
+        return await self._service.task(request.path_params["task_id"], principal_of(request.scope))
 
     async def _events(self, task: Task, after: int) -> AsyncIterator[bytes]:
         """Yield server-sent events: each message as it comes, a comment now and then, an end with the task."""
         ended = False
         while not self._closing.started:
-            ended = ended or (await self._service.task(task.task_id)).ended  # before reading, as in `_output`
+            ended = ended or await self._service.has_ended(task.task_id)  # before reading, as in `_output`
             found = await self._feed.after(task, after, wait_s=0.0 if ended else _HEARTBEAT_S)
             for each in found.messages:
                 yield b"id: %d\nevent: %b\ndata: %b\n\n" % (
@@ -145,7 +147,7 @@ class TaskRoutes:
     async def _output(self, task: Task, offset: int, *, follow: bool) -> AsyncIterator[bytes]:
         """Yield a task's output from ``offset`` on; with ``follow``, until it has ended."""
         while True:
-            ended = (await self._service.task(task.task_id)).ended  # before reading: nothing comes after it
+            ended = await self._service.has_ended(task.task_id)  # before reading: nothing comes after it
             piece = await self._service.read_log(task, offset, _LOG_PIECE_BYTES)
             if piece.data:
                 offset = piece.offset + len(piece.data)
@@ -156,43 +158,10 @@ class TaskRoutes:
                 await asyncio.sleep(_FOLLOW_S)
 
 
-def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
-    return Response(
-        msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON, headers=headers or {}
-    )
-
-
 def _tells_of_the_end(message: Message) -> bool:
     """Whether it is the last one of a task; it can be read just before the task itself says so."""
     body = message.body
     return message.type == "status" and isinstance(body, dict) and body.get("value") in ENDED
-
-
-def _whole(given: str | None, name: str) -> int:
-    if given is None:
-        return 0
-    if not _WHOLE.fullmatch(given) or int(given) > MAX_CURSOR:
-        raise InvalidValue(
-            name, Text(f"a whole number from 0 to {MAX_CURSOR}", f"0 到 {MAX_CURSOR} 之间的整数")
-        )
-    return int(given)
-
-
-def _number(given: str | None, name: str, default: float, highest: float) -> float:
-    if given is None:
-        return default
-    number = float(given) if _NUMBER.fullmatch(given) else -1.0
-    if not 0 <= number <= highest:
-        raise InvalidValue(name, Text(f"a number from 0 to {highest:g}", f"0 到 {highest:g} 之间的数"))
-    return number
-
-
-def _flag(given: str | None, name: str) -> bool | None:
-    if given is None:
-        return None
-    if given not in ("true", "false", ""):
-        raise InvalidValue(name, Text("true or false", " true 或 false"))
-    return given != "false"
 
 
 def _types(given: str | None) -> Sequence[MessageType]:

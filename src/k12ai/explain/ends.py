@@ -32,6 +32,7 @@ _ENDS = {
     ),
     "stopped": Finding(100004, Text("The task was stopped by hand.", "任务被手动停止。")),
     "stopped_by_user": Finding(100004, Text("The task was stopped by hand.", "任务被手动停止。")),
+    "stopped_by_teacher": Finding(100004, Text("A teacher stopped the task.", "老师停止了该任务。")),
     "start_failed": Finding(
         100202,
         Text("The task's program could not be started.", "任务的程序无法启动。"),

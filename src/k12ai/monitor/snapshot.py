@@ -36,6 +36,41 @@ class Reading(NamedTuple):
     notes: tuple[Note, ...]
 
 
+class View(NamedTuple):
+    """For whom a message is: those of one service, with the names of some users; None: all."""
+
+    service_name: str | None = None
+    named: frozenset[str] | None = None
+
+    def shown(self, container: Container) -> Container:
+        """Return a container as it is seen: somebody else's has no names."""
+        if self.names(container.user):
+            return container
+        return msgspec.structs.replace(container, user="", service_uuid="")
+
+    def names(self, user: str) -> bool:
+        """Whether this user is named."""
+        return self.named is None or user in self.named
+
+    def gpu(self, gpu: Gpu) -> Gpu:
+        """Return a GPU as it is seen: its figures are everybody's, the names on it are not."""
+        if self.named is None:
+            return gpu
+        holders = [
+            each if self.names(each.user) else msgspec.structs.replace(each, user="", service_uuid="")
+            for each in gpu.ledger.containers
+        ]
+        processes = [
+            each if self.names(each.user) else msgspec.structs.replace(each, user="", name="")
+            for each in gpu.processes
+        ]
+        ledger = msgspec.structs.replace(gpu.ledger, containers=holders)
+        return msgspec.structs.replace(gpu, ledger=ledger, processes=processes)
+
+
+EVERYTHING = View()
+
+
 class Snapshot:
     """A complete picture of host, GPUs and containers; immutable, and encoded at most once a form."""
 
@@ -45,21 +80,25 @@ class Snapshot:
         self.gpus = gpus
         self.disks: list[Disk] = reading.disks
         self.containers = containers
-        self._encoded: dict[tuple[Part, Language, str | None], bytes] = {}
+        self._encoded: dict[tuple[Part, Language, View], bytes] = {}
 
-    def message(self, parts: Part, language: Language, service_name: str | None = None) -> StatsMessage:
-        """Return the chosen parts; with ``service_name``, only that service's containers."""
+    def message(self, parts: Part, language: Language, view: View = EVERYTHING) -> StatsMessage:
+        """Return the chosen parts as they are seen in a view."""
         message = StatsMessage()
         notes: list[Text] = []
         if parts & Part.CPUS:
             for field in Cpus.__struct_fields__:
                 setattr(message, field, getattr(self.cpus, field))
         if parts & Part.GPUS:
-            message.gpus = self.gpus
+            message.gpus = [view.gpu(gpu) for gpu in self.gpus]
             notes += self.reading.gpus.notes
         if parts & Part.DISKS:
             message.disks = self.disks
-        shown = [each for each in self.containers.values() if service_name in (None, each.service_name)]
+        shown = [
+            view.shown(each)
+            for each in self.containers.values()
+            if view.service_name in (None, each.service_name)
+        ]
         if parts & Part.CONTAINERS:
             message.containers = shown
         if parts & Part.USERS:
@@ -74,12 +113,12 @@ class Snapshot:
             message.notes = [note.pick(language) for note in notes]
         return message
 
-    def encoded(self, parts: Part, language: Language, service_name: str | None = None) -> bytes:
+    def encoded(self, parts: Part, language: Language, view: View = EVERYTHING) -> bytes:
         """Return `message` as JSON; asking again costs a look-up."""
-        key = (parts, language, service_name)
+        key = (parts, language, view)
         encoded = self._encoded.get(key)
         if encoded is None:
-            encoded = msgspec.json.encode(self.message(parts, language, service_name))
+            encoded = msgspec.json.encode(self.message(parts, language, view))
             self._encoded[key] = encoded
         return encoded
 

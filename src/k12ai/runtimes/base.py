@@ -3,7 +3,7 @@
 import re
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -66,6 +66,20 @@ class Condition(NamedTuple):
     reason: Text | None = None
 
 
+class Among(NamedTuple):
+    """Which units exist for a caller: those of one service, those of some users; None: all."""
+
+    service_name: str | None = None
+    users: Collection[str] | None = None
+
+    def has(self, service_name: str, user: str) -> bool:
+        """Whether a unit with these labels is one of them."""
+        return self.service_name in (None, service_name) and (self.users is None or user in self.users)
+
+
+ALL = Among()
+
+
 class Runtime(ABC):
     """A place where containers run."""
 
@@ -97,13 +111,13 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
+    async def stop(self, container_id: str, *, grace_s: int, among: Among = ALL) -> str:
         """Stop one unit and return its 12 digits once it is really gone.
 
         ``container_id`` is a full id or a unique prefix of at least 6 hex digits. The unit gets
         SIGTERM, then SIGKILL after ``grace_s`` seconds. Idempotent: a unit that has already
-        stopped counts as stopped, and concurrent calls share one stop. With ``service_name``,
-        only that service's units exist. Cancelling the call does not cancel the stop.
+        stopped counts as stopped, and concurrent calls share one stop. Only the units ``among``
+        which the caller looks exist. Cancelling the call does not cancel the stop.
 
         Raises `ContainerNotFound`, and `EngineUnavailable` or `EngineTimeout` where the runtime
         cannot tell.

@@ -11,7 +11,7 @@ import structlog
 
 from k12ai.background import Background
 from k12ai.errors import ContainerNotFound, EngineUnavailable, K12AIError, Unavailable
-from k12ai.runtimes.base import Condition, Runtime, Unit, is_id_or_prefix
+from k12ai.runtimes.base import ALL, Among, Condition, Runtime, Unit, is_id_or_prefix
 from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
 from k12ai.runtimes.engine import Engine, Listed, NoSuchContainer
 from k12ai.texts import Text
@@ -102,9 +102,9 @@ class DockerRuntime(Runtime):
         """See `Runtime.unit_of`."""
         return next((each for each in self._cgroups.container_ids(pid) if each in self._units), None)
 
-    async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
+    async def stop(self, container_id: str, *, grace_s: int, among: Among = ALL) -> str:
         """See `Runtime.stop`."""
-        found = await self._resolve(container_id, service_name)
+        found = await self._resolve(container_id, among)
         full_id = found.container_id
         if not found.running:
             return full_id[:12]
@@ -120,7 +120,7 @@ class DockerRuntime(Runtime):
 
     # --- stopping --------------------------------------------------------------------------------
 
-    async def _resolve(self, container_id: str, service_name: str | None) -> Listed:
+    async def _resolve(self, container_id: str, among: Among) -> Listed:
         """Return the one unit that is meant; one that never ran is none."""
         if not is_id_or_prefix(container_id):
             raise ContainerNotFound(container_id)
@@ -128,7 +128,7 @@ class DockerRuntime(Runtime):
             row
             for row in await self.engine.labelled(id_part=container_id)
             if row.container_id.startswith(container_id)
-            and service_name in (None, row.service_name)
+            and among.has(row.service_name, row.user)
             and row.state != "created"
         ]
         if len(found) != 1:

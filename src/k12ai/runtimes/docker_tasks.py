@@ -26,7 +26,7 @@ from k12ai.failpoints import reach
 from k12ai.models import LABEL_INSTANCE, LABEL_TASK_ID
 from k12ai.runtimes import task_log
 from k12ai.runtimes.accounts import Account, account_of
-from k12ai.runtimes.base import End, Launch, is_id_or_prefix
+from k12ai.runtimes.base import ALL, Among, End, Launch, is_id_or_prefix
 from k12ai.runtimes.container_end import (
     GONE,
     Circumstances,
@@ -154,22 +154,22 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
                     log.warning("docker.stray", container=row.container_id[:12], task=task_id)
                     await self.engine.remove(row.container_id)
 
-    async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
+    async def stop(self, container_id: str, *, grace_s: int, among: Among = ALL) -> str:
         """See `Runtime.stop`; a task is also known by its own id."""
         task_id = self._followed(container_id)
         if task_id is not None:
             kept = self._dir(task_id).kept
-            if kept is None or service_name not in (None, kept.framework):
+            if kept is None or not among.has(kept.framework, kept.user):
                 raise ContainerNotFound(container_id)
             short_id = self.container_of(task_id) or task_id
             await self.ask_to_stop(task_id, grace_s)
             await until_or(asyncio.shield(self._follow(task_id)), self.trouble(task_id))
             return short_id
         try:
-            return await super().stop(container_id, grace_s=grace_s, service_name=service_name)
+            return await super().stop(container_id, grace_s=grace_s, among=among)
         except ContainerNotFound:
             # Its container is gone by now; to stop what has ended is no error.
-            return await asyncio.to_thread(self._ended, container_id, service_name)
+            return await asyncio.to_thread(self._ended, container_id, among)
 
     def _followed(self, wanted: str) -> str | None:
         """Return the task that is meant, by its own id or by its container's or a beginning of that."""
@@ -180,13 +180,13 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
         found = [each for each, life in self._lives.items() if life.container_id.startswith(wanted)]
         return found[0] if len(found) == 1 else None
 
-    def _ended(self, wanted: str, service_name: str | None) -> str:
+    def _ended(self, wanted: str, among: Among) -> str:
         """Return the 12 digits of a container that a task had. Raises `ContainerNotFound`."""
         found = set()
         for path in self._tasks_dir.iterdir() if is_id_or_prefix(wanted) else ():
             directory = self._dir(path.name)
             made, kept = directory.read("container.json", _Made), directory.kept
-            if made is None or kept is None or service_name not in (None, kept.framework):
+            if made is None or kept is None or not among.has(kept.framework, kept.user):
                 continue
             if wanted == path.name or made.container_id.startswith(wanted):
                 found.add(made.container_id[:12])

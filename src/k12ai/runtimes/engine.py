@@ -73,6 +73,11 @@ class Listed(Struct, frozen=True):
         return self.labels.get(LABEL_SERVICE_NAME, "")
 
     @property
+    def user(self) -> str:
+        """The user that it belongs to."""
+        return self.labels.get(LABEL_USER, "")
+
+    @property
     def running(self) -> bool:
         """Whether it has processes, or will have again by its restart policy."""
         return self.state in ("running", "paused", "restarting")

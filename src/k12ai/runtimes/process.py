@@ -26,7 +26,7 @@ from k12ai.background import Background
 from k12ai.errors import ContainerNotFound, Unavailable
 from k12ai.runtimes import process_tree, shim
 from k12ai.runtimes.accounts import Account
-from k12ai.runtimes.base import Condition, End, Launch, Unit, is_id_or_prefix, signal_told_by
+from k12ai.runtimes.base import ALL, Among, Condition, End, Launch, Unit, is_id_or_prefix, signal_told_by
 from k12ai.runtimes.cgroups import CgroupReader, Cgroups, CgroupUnreachable, Usage
 from k12ai.runtimes.followed import FollowedRuntime
 from k12ai.runtimes.task_cgroups import TaskCgroups
@@ -131,9 +131,9 @@ class ProcessRuntime(FollowedRuntime):
         by_shim = {started.shim_pid: task_id for task_id, started in self._started.copy().items()}
         return next((by_shim[each] for each in process_tree.ancestors(pid) if each in by_shim), None)
 
-    async def stop(self, container_id: str, *, grace_s: int, service_name: str | None = None) -> str:
+    async def stop(self, container_id: str, *, grace_s: int, among: Among = ALL) -> str:
         """See `Runtime.stop`."""
-        task_id = self._resolve(container_id, service_name)
+        task_id = self._resolve(container_id, among)
         await self.ask_to_stop(task_id, grace_s)
         await asyncio.shield(self._follow(task_id))
         return task_id
@@ -315,14 +315,14 @@ class ProcessRuntime(FollowedRuntime):
         kept = self._kept.get(task_id)
         return usage._replace(memory_limit_bytes=kept.memory_bytes) if kept is not None else usage
 
-    def _resolve(self, wanted: str, service_name: str | None) -> str:
+    def _resolve(self, wanted: str, among: Among) -> str:
         """Return the one task that is meant, running or ended."""
         if not is_id_or_prefix(wanted):
             raise ContainerNotFound(wanted)
         found = []
         for path in self._tasks_dir.glob(f"{wanted}*"):
             kept = self._dir(path.name).kept
-            if self.has(path.name) and kept is not None and service_name in (None, kept.framework):
+            if self.has(path.name) and kept is not None and among.has(kept.framework, kept.user):
                 found.append(path.name)
         if len(found) != 1:
             raise ContainerNotFound(wanted)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,16 +15,17 @@ from k12ai.catalogue import CATALOGUE
 from k12ai.errors import K12AIError, TaskNotFound
 from k12ai.failpoints import reach
 from k12ai.images import image_of
-from k12ai.runtimes.base import End, Launch, LogPiece, TaskRuntime
+from k12ai.runtimes.base import End, Launch, LogPiece, TaskRuntime, is_id_or_prefix
 from k12ai.settings import Settings
 from k12ai.stores.base import Store
-from k12ai.task import TASK_ID_DIGITS, Limits, Reason, Task, TaskRequest, key_of
+from k12ai.task import TASK_ID_DIGITS, Limits, Reason, Stopper, Task, TaskRequest, key_of
 from k12ai.tasks import messages
 from k12ai.tasks.admission import Start
 from k12ai.tasks.fitting import check_fits
 from k12ai.tasks.journal import Journal, Line, Piece
 from k12ai.tasks.proof import GpuWitness
 from k12ai.tasks.queue import Queue
+from k12ai.tasks.quota import WaitingQuota
 from k12ai.tasks.registry import Registry
 from k12ai.tasks.transitions import advance, ended
 
@@ -35,6 +36,7 @@ LOOK_AGAIN_S = 1.0
 # Ended tasks that tell how long their like take.
 HISTORY = 500
 STANDINGS_S = 0.5
+NOBODY = Stopper()
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,13 +46,20 @@ class _Life:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.stopped_by = ""
+        # An earlier run of the server may have been told.
+        told = task.reason if task.reason == "stopped_by_teacher" else "stopped_by_user"
+        self.stopper = Stopper(task.stopped_by, told)
         self.gpu_pids: frozenset[int] = frozenset()  # its processes on GPUs, when it was asked to stop
         self.changing = asyncio.Lock()  # who changes the task and its record; one at a time, in order
         self.stop_asked = asyncio.Event()
         self.grace_s = 0.0
         self.over = asyncio.Event()
         self.end_unrecorded: Task | None = None  # how it ended, while the store does not take it
+
+    def note(self, stopper: Stopper) -> None:
+        """Note who asks for its end; the first one to ask counts."""
+        if not self.stopper.user:
+            self.stopper = stopper
 
     @property
     def shown(self) -> Task:
@@ -99,6 +108,7 @@ class TaskManager:
             memory_bytes=settings.task_memory_bytes,
             processes=settings.task_processes,
         )
+        self._quota = WaitingQuota(settings.max_waiting_tasks_per_user)
         self._lives: dict[str, _Life] = {}
         self._standings: Mapping[str, tuple[int, float | None]] = {}
         self._standings_until = float("-inf")
@@ -108,10 +118,14 @@ class TaskManager:
     async def submit(self, wanted: TaskRequest, runtime: str, *, idempotency_key: str | None = None) -> Task:
         """Record a task durably and let it start when it is its turn; return it as it was recorded.
 
-        With a key that the user sent before, the task of then. Raises `TaskRunning`, `InvalidValue` for
-        what this machine does not have, and the store's errors.
+        With a key that the user sent before, the task of then. Raises `TaskRunning`, `QuotaExceeded`,
+        `InvalidValue` for what this machine does not have, and the store's errors.
         """
         check_fits(wanted.limits, self._queue.machine)
+        with self._quota.place(wanted.user, self._queue):
+            return await self._submit(wanted, runtime, idempotency_key)
+
+    async def _submit(self, wanted: TaskRequest, runtime: str, idempotency_key: str | None) -> Task:
         task = Task(
             task_id=secrets.token_hex(TASK_ID_DIGITS // 2),
             user=wanted.user,
@@ -135,7 +149,7 @@ class TaskManager:
             self._dispatch()
         return stored
 
-    async def stop(self, task_id: str, *, grace_s: float, by: str = "") -> Task:
+    async def stop(self, task_id: str, *, grace_s: float, stopper: Stopper = NOBODY) -> Task:
         """Have a task end and return it once it has; one that has ended already is returned as it is.
 
         Raises `TaskNotFound`, and `Unavailable` where its runtime does not answer: the stop is carried out
@@ -144,7 +158,7 @@ class TaskManager:
         life = self._lives.get(task_id)
         if life is not None:
             if not life.stop_asked.is_set() or grace_s < life.grace_s:
-                life.stopped_by = life.stopped_by or by
+                life.note(stopper)
                 life.grace_s = grace_s
                 life.stop_asked.set()
                 if task_id in self._queue:
@@ -154,6 +168,26 @@ class TaskManager:
                     await self._runtime(life.task).ask_to_stop(task_id, grace_s)
             await until_or(life.over.wait(), self._runtime(life.task).trouble(task_id))
         return await self.task(task_id)
+
+    def owner_of(self, container_id: str) -> str | None:
+        """Return whose task a container is that has not ended; None for no task, or an ambiguous id."""
+        life = self._life_of(container_id)
+        return None if life is None else life.task.user
+
+    def note_stop(self, container_id: str, stopper: Stopper) -> None:
+        """Note who is about to stop a task's container."""
+        life = self._life_of(container_id)
+        if life is not None:
+            life.note(stopper)
+
+    def _life_of(self, container_id: str) -> _Life | None:
+        found = [
+            life
+            for life in self._lives.values()
+            if container_id == life.task.task_id
+            or (is_id_or_prefix(container_id) and _begins(container_id, life.task))
+        ]
+        return found[0] if len(found) == 1 else None
 
     async def settled(self, container_id: str) -> None:
         """Return once the record of a container's task says that it has ended; at once for what is no task."""
@@ -169,9 +203,11 @@ class TaskManager:
             raise TaskNotFound(task_id)
         return self._with_standing(found)
 
-    async def tasks(self, user: str | None, service_uuid: str | None, active: bool | None) -> Sequence[Task]:
-        """Return the tasks that fit, newest first."""
-        found = await self._store.tasks(user=user, service_uuid=service_uuid, active=active)
+    async def tasks(
+        self, users: Collection[str] | None, service_uuid: str | None, active: bool | None
+    ) -> Sequence[Task]:
+        """Return the tasks that fit, newest first; of these users, or of all."""
+        found = await self._store.tasks(users=users, service_uuid=service_uuid, active=active)
         return [self._with_standing(each) for each in found]
 
     def running(self, user: str, service_uuid: str, op: str) -> Task:
@@ -285,7 +321,6 @@ class TaskManager:
         self._dispatch()  # who waited behind it may not have to wait
 
     async def _finish_unstarted(self, life: _Life) -> None:
-        life.task = msgspec.structs.replace(life.task, stopped_by=life.stopped_by)
         await self._finish(life, End(reason="stopped"))
 
     def _over(self, life: _Life) -> None:
@@ -366,7 +401,8 @@ class TaskManager:
         # First the deed, then the record: a full disk must not keep anybody from stopping.
         await self._runtime(life.task).ask_to_stop(life.task.task_id, life.grace_s)
         await self._record(
-            life, lambda task: advance(task, "stopping", "stopped_by_user", stopped_by=life.stopped_by)
+            life,
+            lambda task: advance(task, "stopping", life.stopper.reason, stopped_by=life.stopper.user),
         )
 
     async def _finish(
@@ -381,13 +417,15 @@ class TaskManager:
             try:
                 if reader is not None:
                     await self._absorb(life, reader)
-                task = ended(life.task, end, gpu_memory_left_bytes=gpu_memory_left_bytes)
+                task = ended(life.task, end, life.stopper, gpu_memory_left_bytes=gpu_memory_left_bytes)
                 explained = task.state != "failed" or life.task.code is not None
                 said = [] if explained else [messages.ended_badly(task)]
                 await self._store.record_task(task, [*said, messages.status(task)], keep_s=self._keep_s)
             except K12AIError as error:
                 log.warning("task.record_retry", task=life.task.task_id, reason=str(error))
-                life.end_unrecorded = ended(life.task, end, gpu_memory_left_bytes=gpu_memory_left_bytes)
+                life.end_unrecorded = ended(
+                    life.task, end, life.stopper, gpu_memory_left_bytes=gpu_memory_left_bytes
+                )
                 life.over.set()
                 await asyncio.sleep(RETRY_S)
             else:
@@ -436,6 +474,12 @@ class TaskManager:
                     life.task = task
                     self._queue.update(task)
                     return
+
+
+def _begins(prefix: str, task: Task) -> bool:
+    """Whether a container's id, or a beginning or the whole of it, is that of a task."""
+    shown = task.container_id or task.task_id
+    return shown.startswith(prefix) or prefix.startswith(shown)
 
 
 def _begun(task: Task, container_id: str) -> Task:

@@ -50,6 +50,10 @@ class Queue:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._waiting
 
+    def waiting_of(self, user: str) -> int:
+        """How many of a user's wait."""
+        return sum(task.user == user for task in self._waiting.values())
+
     @property
     def machine(self) -> Machine:
         """What the machine has."""

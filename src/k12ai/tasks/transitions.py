@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from k12ai.runtimes.base import End
-from k12ai.task import ENDED, Reason, Task, TaskState
+from k12ai.task import ENDED, Reason, Stopper, Task, TaskState
 
 ALLOWED: Mapping[TaskState, frozenset[TaskState]] = {
     "queued": frozenset({"starting", "stopped", "failed"}),
@@ -38,11 +38,14 @@ def advance(task: Task, state: TaskState, reason: Reason | None = None, **change
     return msgspec.structs.replace(task, state=state, reason=reason, **changes)
 
 
-def ended(task: Task, end: End, *, gpu_memory_left_bytes: int = 0) -> Task:
+def ended(task: Task, end: End, stopper: Stopper, *, gpu_memory_left_bytes: int = 0) -> Task:
     """Return the task as its end makes it; a stop that has left something says so."""
     state, reason, code = _verdict(end)
-    if reason == "stopped_by_user" and (end.survivors or gpu_memory_left_bytes):
-        reason = "stop_incomplete"
+    if state == "stopped":
+        reason = stopper.reason
+        task = msgspec.structs.replace(task, stopped_by=stopper.user)
+        if end.survivors or gpu_memory_left_bytes:
+            reason = "stop_incomplete"
     return advance(
         task,
         state,
