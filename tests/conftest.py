@@ -15,6 +15,7 @@ from k12ai.frameworks.py.framework import PyFramework
 from k12ai.images import image_of
 from tests.support.engine import EngineClient, OwnDockerd
 from tests.support.nvml import COMPILERS, StandinNvml, compile_standin
+from tests.support.school import School
 from tests.support.server import Server
 
 DOCKER_HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
@@ -149,8 +150,8 @@ def _start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers; each is stopped after the test. The same ``name`` finds the same data again."""
     started: list[Server] = []
 
-    def start(*options: str, name: str = "data", environ: dict[str, str] | None = None) -> Server:
-        server = Server(tmp_path / name, *options, environ=environ).__enter__()
+    def start(*options: str, name: str = "data", **more: Any) -> Server:
+        server = Server(tmp_path / name, *options, **more).__enter__()
         started.append(server)
         return server
 
@@ -164,6 +165,15 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for every test that neither stops it nor changes its settings."""
     with Server(tmp_path_factory.mktemp("server") / "data") as server:
         yield server
+
+
+@pytest.fixture(name="school", scope="session")
+def _school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
+    """One server with tokens, for every test that neither stops it nor changes who is in which class."""
+    # Many tests are one person in one moment.
+    limits = ("--token-requests-per-s", "1000", "--max-tasks", "4")
+    with Server(tmp_path_factory.mktemp("school") / "data", *limits) as server:
+        yield School(server)
 
 
 @pytest.fixture(name="eventually")

@@ -114,6 +114,11 @@ class _Room(NamedTuple):
     existing: os.stat_result | None
     free_bytes: int
 
+    @property
+    def replaced_bytes(self) -> int:
+        """How many bytes are gone once the new file is there."""
+        return self.existing.st_size if self.existing is not None else 0
+
 
 def parse_path(path: str) -> tuple[str, ...]:
     """Return the names that a path of a file consists of. Raises `BadPath`."""
@@ -215,7 +220,7 @@ class ProjectFiles:
         if self._max_user_bytes is None:
             return
         size = more_bytes
-        with contextlib.suppress(FileNotFoundError), _explained(user), _Way(self._data_dir) as way:
+        with contextlib.suppress(NoSuchFile), _explained(user), _Way(self._data_dir) as way:
             for name in ("projects", user):
                 way.enter(name)
             count = 0
@@ -288,7 +293,7 @@ class ProjectFiles:
             room = self._room(user, service_uuid, names)
             if (declared_bytes or 0) > room.free_bytes:
                 raise self._full()
-            self.require_room(user, declared_bytes or 0)
+            self.require_room(user, max(0, (declared_bytes or 0) - room.replaced_bytes))
             with self._bin() as way:
                 partial = f"upload-{self._run}-{secrets.token_hex(8)}"
                 descriptor = os.open(partial, _CREATE, 0o600, dir_fd=way.at)
@@ -393,8 +398,8 @@ class ProjectFiles:
     def _room_beside(self, count: int, size: int, more: int, existing: os.stat_result | None) -> _Room:
         if count + more > self._max_files:
             raise self._full()
-        replaced_bytes = existing.st_size if existing is not None else 0
-        return _Room(existing, self._max_project_bytes - size + replaced_bytes)
+        room = _Room(existing, self._max_project_bytes - size)
+        return room._replace(free_bytes=room.free_bytes + room.replaced_bytes)
 
     def _usage(self, at: int) -> tuple[int, int]:
         """Return how many files and bytes a project has; a count over the limit ends the counting."""
@@ -433,7 +438,7 @@ class ProjectFiles:
             room = self._room(user, service_uuid, names)
             if size > room.free_bytes:
                 raise self._full()
-            self.require_room(user, size - (room.existing.st_size if room.existing is not None else 0))
+            self.require_room(user, size - room.replaced_bytes)
             with self._make_project(user, service_uuid, upload.owner) as way:
                 owner = upload.owner or _owner_of(way.at)
                 try:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,8 +17,15 @@ import msgspec
 class Server:
     """``k12ai serve`` on a free port; the block ends with its orderly stop."""
 
-    def __init__(self, data_dir: Path, *options: str, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *options: str,
+        environ: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.data_dir = data_dir
+        self._tls = tls
         self._command = [
             *(sys.executable, "-m", "k12ai", "serve", "--port", "0"),
             *("--data-dir", str(data_dir), *options),
@@ -45,8 +53,9 @@ class Server:
             self.process.wait()
             self.process.stdout.close()
             raise AssertionError(line + self.log.read_text())
-        self.url = line.split()[-1]
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        # What is bound to every address is asked at this machine's own.
+        self.url = line.split()[-1].replace("//0.0.0.0:", "//127.0.0.1:")
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=self._tls or False)
         return self
 
     def __exit__(

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from k12ai.catalogue import CATALOGUE
 from k12ai.client.errors import RequestRefused, ServerUnreachable
-from k12ai.texts import Language
+from k12ai.texts import Language, Text
 
 T = TypeVar("T")
 
@@ -34,7 +34,11 @@ class Connection:
         self._server_url = server_url
         self._language = language
         headers: dict[str, str] = {"Accept-Language": language}
-        if token:
+        if token := (token or "").strip():  # files have a line break at their end
+            if not (token.isascii() and token.isprintable()):
+                row = CATALOGUE[100601]
+                words = Text("K12AI_TOKEN is no token", "K12AI_TOKEN 不是令牌")
+                raise RequestRefused(row.number, row.text.pick(language), words.pick(language))
             headers["Authorization"] = f"Bearer {token}"
         try:
             self._http = httpx.Client(
