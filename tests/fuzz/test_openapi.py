@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from k12ai.client import Client
 from tests.support.server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +23,15 @@ TRACES = ("Traceback", "request.failed", "deferred.failed")
 def _fuzzed(start_server: Callable[..., Server]) -> Server:
     """A server of the test's own, because whole prefixes get deleted, and one that needs no Engine.
 
-    It runs one task at a time: the programs it is given do nothing, but each is a process.
+    It runs one task at a time: the programs it is given do nothing, but each is a process. And it asks for
+    a token from the start: the first one that the fuzzer made would otherwise lock the fuzzer out.
     """
-    return start_server("--docker-host", "unix:///nonexistent/docker.sock", "--max-tasks", "1")
+    limits = ("--token-requests-per-s", "1000000", "--address-requests-per-s", "1000000")
+    server = start_server("--docker-host", "unix:///nonexistent/docker.sock", "--max-tasks", "1", *limits)
+    with Client(server.url) as client:
+        token = client.access.create_token("head", "admin").token
+    server.http.headers["Authorization"] = f"Bearer {token}"
+    return server
 
 
 def fuzz(server: Server, *, seed: int, examples: int) -> str:
@@ -32,6 +39,7 @@ def fuzz(server: Server, *, seed: int, examples: int) -> str:
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", "--no-color"]
     command += [f"{server.url}/docs/openapi.json", "--phases", PHASES]
     command += ["--seed", str(seed), "--max-examples", str(examples)]
+    command += ["--header", f"Authorization: {server.http.headers['Authorization']}"]
     done = subprocess.run(
         command,
         cwd=server.data_dir.parent,

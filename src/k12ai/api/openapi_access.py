@@ -11,6 +11,7 @@ from k12ai.api.openapi_parts import (
     OF_THE_STORE,
     Error,
     Part,
+    links,
     listed,
     path,
     query,
@@ -101,10 +102,12 @@ def _classes() -> Part:
 
 
 def _set_class() -> Part:
+    made = response("The class, and the new tokens", JSON, shape("NewClassroom"))
+    made["links"] = links({"path.name": "$request.path.name"}, "class_delete")
     operation = _resource(
         "class_set",
         "Say who is in a class, and make the tokens that its students lack",
-        response("The class, and the new tokens", JSON, shape("NewClassroom")),
+        made,
         (*OF_A_BODY, *_OF_A_NAME, *OF_THE_STORE),
     )
     operation["requestBody"] = _body("ClassRequest", {"students": ["li", "wang"], "teachers": ["zhang"]})
