@@ -8,15 +8,13 @@ import time
 from benchmarks.bench import Bench
 from benchmarks.fleet import Skipped
 from benchmarks.table import Row
-from k12ai.client import Client
+from benchmarks.tasks import SAYS_WHEN, by_hand_s, said_at, submit, task_server
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.images import image_of
 
 MOST = 1.2
 
 STARTING = ("submit to the first line of a program in a container (peer: docker run of the same image)",)
-
-_SAYS_WHEN = "import time; print(time.time(), flush=True)"
 
 
 def starting(bench: Bench) -> list[Row]:
@@ -26,16 +24,12 @@ def starting(bench: Bench) -> list[Row]:
     if docker is None or subprocess.run([docker, "image", "inspect", image], capture_output=True).returncode:
         raise Skipped(f"the image {image} is not there (k12ai images build k12py), or no docker command")
     ours, theirs = [], []
-    with bench.server(0, "--max-tasks", "4", "--runtime", "docker") as server, Client(server.url) as client:
+    by_hand = [docker, "run", "--rm", "--network", "none", image, "python3", "-c", SAYS_WHEN]
+    with task_server(bench, "--runtime", "docker") as (_, client):
         for number in range(bench.scale.task_rounds):
             began = time.time()
-            handle = client.submit("k12py", "runcode.start", f"p{number}", {"code": _SAYS_WHEN}, user="bench")
-            handle.wait(progress=False)
-            ours.append(float("".join(handle.logs())) - began)
-            began = time.time()
-            command = [docker, "run", "--rm", "--network", "none", image, "python3", "-c", _SAYS_WHEN]
-            told = subprocess.run(command, capture_output=True, text=True, check=True)
-            theirs.append(float(told.stdout) - began)
+            ours.append(said_at(submit(client, f"p{number}", SAYS_WHEN)) - began)
+            theirs.append(by_hand_s(by_hand))
     ratio = statistics.median(ours) / statistics.median(theirs)
     row = Row.of_rounds(STARTING[0], "s", ours, theirs)
     return [Row(row.row, row.figure, peer=row.peer, bar="<= 1.2", met=ratio <= MOST, ratio=ratio)]

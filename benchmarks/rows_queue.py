@@ -3,20 +3,18 @@
 import re
 import time
 
-import msgspec
 import psutil
 from tests.support.server import Server
 
 from benchmarks.bench import CONNECTIONS, Bench
-from benchmarks.load import Target, closed_loop, http_request
+from benchmarks.load import closed_loop
 from benchmarks.machine import resident_bytes
 from benchmarks.table import Quantity, Row
-from k12ai.client import Client
+from benchmarks.tasks import SLEEPS, abandon, submit, submits_to, task_server
 
 MOST_SHARE = 0.10
 MOST_BYTES = 20 * 1024
 _DRAIN_LIMIT_S = 300.0
-_SLEEPS = "import time; time.sleep(600)"
 
 DRAIN = (
     "deciding whose turn it is, while short tasks drain, as a share of a core",
@@ -29,10 +27,8 @@ WAITING = ("memory of a task that waits",)
 def drain(bench: Bench) -> list[Row]:
     """While a thousand short tasks drain, deciding whose turn it is takes at most a tenth of a core."""
     count = bench.scale.queue_tasks
-    with bench.server(0, "--max-tasks", "1") as server, Client(server.url) as client:
-        gate = client.submit(
-            "k12py", "runcode.start", "gate", {"code": "import time; time.sleep(600)"}, user="b"
-        )
+    with task_server(bench, max_tasks=1) as (server, client):
+        gate = submit(client, "gate", SLEEPS)
         _submit(bench, server, count)
         process = psutil.Process(server.process.pid)
         decided, used, began = _decided_s(server), sum(process.cpu_times()[:2]), time.perf_counter()
@@ -54,29 +50,20 @@ def drain(bench: Bench) -> list[Row]:
 def waiting(bench: Bench) -> list[Row]:
     """A task that waits takes at most 20 KiB of the server."""
     count = bench.scale.queue_waiting
-    with bench.server(0, "--max-tasks", "1") as server, Client(server.url) as client:
-        client.submit("k12py", "runcode.start", "gate", {"code": _SLEEPS}, user="b")
+    with task_server(bench, max_tasks=1) as (server, client):
+        gate = submit(client, "gate", SLEEPS)
         _submit(bench, server, count // 10, first=10**7)  # so that what grows once has grown
         time.sleep(bench.scale.settle_s)
         before = resident_bytes(server.process.pid)
         _submit(bench, server, count)
         time.sleep(bench.scale.settle_s)
         each = (resident_bytes(server.process.pid) - before) / count
-        server.kill()  # what waits is not to be started
-    with Server(server.data_dir, "--max-tasks", "1") as again, Client(again.url) as client:
-        for task in client.tasks(service_uuid="gate", active=True):
-            client.stop_task(task.task_id, grace_s=0)
-        again.kill()
+        abandon(server, gate)
     return [Row(WAITING[0], Quantity(each, "bytes"), bar="<= 20 KiB", met=each <= MOST_BYTES)]
 
 
 def _submit(bench: Bench, server: Server, count: int, first: int = 0) -> None:
-    body = {"op": "runcode.start", "user": "b", "service_name": "k12py", "service_params": {"code": "pass"}}
-    encoded = msgspec.json.encode(body | {"service_uuid": "p%08d"})
-    request = http_request("POST", "/k12ai/framework/execute", encoded)
-    request = request.replace(b"%d" % len(encoded), b"%d" % (len(encoded) + 4))
-    target = Target(server.port, request, range(first, 10**8))
-    bench.run(closed_loop, target, connections=CONNECTIONS, answers=count)
+    bench.run(closed_loop, submits_to(server, first), connections=CONNECTIONS, answers=count)
 
 
 def _figure(server: Server, name: str) -> float:

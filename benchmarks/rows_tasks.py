@@ -1,12 +1,9 @@
 """What a task costs: to start, to submit, to hear from, to stop, to stand over."""
 
-import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,9 @@ import msgspec
 from tests.support.server import Server
 
 from benchmarks.bench import CONNECTIONS, Bench
-from benchmarks.load import Target, closed_loop, http_request
+from benchmarks.load import closed_loop
 from benchmarks.table import Quantity, Row
-from k12ai.client import Client, TaskHandle
+from benchmarks.tasks import SAYS_WHEN, SLEEPS, abandon, by_hand_s, said_at, submit, submits_to, task_server
 
 STARTING_S = 0.150
 REPORT_S = 0.150
@@ -34,25 +31,17 @@ REPORTS = ("report to the reader at the client, p50",)
 JOURNAL = ("messages absorbed per second from one journal",)
 STOPPING = ("stop of a task that heeds SIGTERM, p50", "memory of its shim")
 
-_SAYS_WHEN = "import time; print(time.time(), flush=True)"
-_SLEEPS = "import time; time.sleep(600)"
-
 
 def starting(bench: Bench) -> list[Row]:
     """The first line of a program comes at most 150 ms later than when Python is started by hand."""
     ours, answers, hand = [], [], []
-    with _task_server(bench) as (server, client):
-        project = Path(server.data_dir)
+    with task_server(bench) as (server, client):
         for number in range(bench.scale.task_rounds):
             began = time.time()
-            handle = _run(client, f"p{number}", _SAYS_WHEN)
+            handle = submit(client, f"p{number}", SAYS_WHEN)
             answers.append(time.time() - began)
-            handle.wait(progress=False)
-            ours.append(float("".join(handle.logs())) - began)
-            began = time.time()
-            command = [sys.executable, "-c", _SAYS_WHEN]
-            told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=project)
-            hand.append(float(told.stdout) - began)
+            ours.append(said_at(handle) - began)
+            hand.append(by_hand_s([sys.executable, "-c", SAYS_WHEN], server.data_dir))
     beyond = statistics.median(ours) - statistics.median(hand)
     return [
         Row(
@@ -68,23 +57,11 @@ def starting(bench: Bench) -> list[Row]:
 
 def submits(bench: Bench) -> list[Row]:
     """At least 300 tasks a second are on the disk when their submits are answered; they wait their turn."""
-    with _task_server(bench, "--max-tasks", "1") as (server, client):
-        first = _run(client, "first", _SLEEPS)
-        body = msgspec.json.encode(
-            {
-                "op": "runcode.start",
-                "user": "bench",
-                "service_name": "k12py",
-                "service_uuid": "p%08d",
-                "service_params": {"code": "pass"},
-            }
-        )
-        request = http_request("POST", "/k12ai/framework/execute", body)
-        target = Target(server.port, request.replace(b"%d" % len(body), b"%d" % (len(body) + 4)), range(10**8))
-        load = bench.run(closed_loop, target, connections=CONNECTIONS, seconds=bench.scale.slice_s * 3)
-        server.kill()  # what waits is not to be started
-    with _again(server) as client:
-        client.stop_task(first.task_id, grace_s=0)
+    with task_server(bench, max_tasks=1) as (server, client):
+        gate = submit(client, "gate", SLEEPS)
+        target, seconds = submits_to(server), bench.scale.slice_s * 3
+        load = bench.run(closed_loop, target, connections=CONNECTIONS, seconds=seconds)
+        abandon(server, gate)
     met = load.per_second >= SUBMITS_PER_S
     return [Row(SUBMITS[0], Quantity(load.per_second, "1/s"), bar=">= 300 /s", met=met)]
 
@@ -96,8 +73,8 @@ def reports(bench: Bench) -> list[Row]:
         f"for n in range({bench.scale.reports}):\n"
         "    report.metric(sent_at=time.time())\n    time.sleep(0.03)\n"
     )
-    with _task_server(bench) as (_, client):
-        handle = _run(client, "p", program)
+    with task_server(bench) as (_, client):
+        handle = submit(client, "p", program)
         delays = [time.time() - each.body["sent_at"] for each in handle.messages("metrics")]
     p50_s = statistics.median(delays)
     return [Row(REPORTS[0], Quantity(p50_s, "s"), bar="<= 150 ms", met=p50_s <= REPORT_S)]
@@ -110,10 +87,10 @@ def journal(bench: Bench) -> list[Row]:
         'import os\nline = b\'{"type":"metrics","data":{"n":%d}}\\n\'\n'
         f"os.write(os.open(os.environ['K12AI_JOURNAL'], os.O_WRONLY | os.O_APPEND),"
         f" b''.join(line % n for n in range({count})))\n"
-        "import time; time.sleep(600)"
+        f"{SLEEPS}"
     )
-    with _task_server(bench) as (server, client):
-        handle = _run(client, "p", program)
+    with task_server(bench) as (server, client):
+        handle = submit(client, "p", program)
         prefix = f"/v1/kv/{handle.key}/metrics/"
         began = time.perf_counter()
         while not _names(server, prefix):
@@ -132,9 +109,9 @@ def journal(bench: Bench) -> list[Row]:
 def stopping(bench: Bench) -> list[Row]:
     """A task that heeds SIGTERM is gone 200 ms after it was asked to go; its shim takes at most 12 MiB."""
     times, sizes = [], []
-    with _task_server(bench) as (server, client):
+    with task_server(bench) as (server, client):
         for number in range(bench.scale.task_rounds):
-            handle = _run(client, f"p{number}", f"print('up', flush=True); {_SLEEPS}")
+            handle = submit(client, f"p{number}", f"print('up', flush=True); {SLEEPS}")
             next(handle.logs(follow=True))
             sizes.append(_resident_bytes(_shim_pid(server, handle.task_id)))
             began = time.perf_counter()
@@ -145,25 +122,6 @@ def stopping(bench: Bench) -> list[Row]:
         Row(STOPPING[0], Quantity(p50_s, "s"), bar="<= 200 ms", met=p50_s <= STOP_S),
         Row(STOPPING[1], Quantity(largest, "bytes"), bar="<= 12 MiB", met=largest <= SHIM_BYTES),
     ]
-
-
-@contextlib.contextmanager
-def _task_server(bench: Bench, *options: str) -> Iterator[tuple[Server, Client]]:
-    chosen = options or ("--max-tasks", "4")
-    with bench.server(0, *chosen) as server, Client(server.url) as client:
-        yield server, client
-
-
-@contextlib.contextmanager
-def _again(server: Server) -> Iterator[Client]:
-    """Run a server on the data of one that was killed."""
-    with Server(server.data_dir, "--max-tasks", "1") as next_one, Client(next_one.url) as client:
-        yield client
-        next_one.kill()
-
-
-def _run(client: Client, project: str, code: str) -> TaskHandle:
-    return client.submit("k12py", "runcode.start", project, {"code": code}, user="bench")
 
 
 def _names(server: Server, prefix: str) -> int:
