@@ -1,10 +1,8 @@
 """What a task costs: to start, to submit, to hear from, to stop, to stand over."""
 
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +10,7 @@ from tests.support.server import Server
 
 from benchmarks.bench import CONNECTIONS, Bench
 from benchmarks.load import closed_loop
+from benchmarks.machine import resident_bytes
 from benchmarks.table import Quantity, Row
 from benchmarks.tasks import SAYS_WHEN, SLEEPS, abandon, by_hand_s, said_at, submit, submits_to, task_server
 
@@ -113,7 +112,7 @@ def stopping(bench: Bench) -> list[Row]:
         for number in range(bench.scale.task_rounds):
             handle = submit(client, f"p{number}", f"print('up', flush=True); {SLEEPS}")
             next(handle.logs(follow=True))
-            sizes.append(_resident_bytes(_shim_pid(server, handle.task_id)))
+            sizes.append(resident_bytes(_shim_pid(server, handle.task_id)))
             began = time.perf_counter()
             handle.stop()
             times.append(time.perf_counter() - began)
@@ -133,8 +132,3 @@ def _shim_pid(server: Server, task_id: str) -> int:
     content = (server.data_dir / "tasks" / task_id / "shim.json").read_bytes()
     found: dict[str, Any] = msgspec.json.decode(content)
     return int(found["shim_pid"])
-
-
-def _resident_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
