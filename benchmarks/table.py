@@ -70,17 +70,23 @@ class Row(Struct, frozen=True):
         *,
         floor: Sequence[float] | None = None,
         at_least: float | None = None,
+        at_most: float | None = None,
     ) -> Self:
         """Return a row of medians, of rounds in which all were measured in turns."""
         # Both sides of a ratio come from the same round: a mood that lasts for some rounds cancels out.
         ratio = statistics.median(one / other for one, other in zip(ours, peer, strict=True))
+        bar, met = "", None
+        if at_least is not None:
+            bar, met = f">= {at_least:.2f}", ratio >= at_least
+        elif at_most is not None:
+            bar, met = f"<= {at_most:.2f}", ratio <= at_most
         return cls(
             row,
             Quantity(statistics.median(ours), unit),
             None if floor is None else Quantity(statistics.median(floor), unit),
             Quantity(statistics.median(peer), unit),
-            "" if at_least is None else f">= {at_least:.2f}",
-            None if at_least is None else ratio >= at_least,
+            bar,
+            met,
             ratio=ratio,
         )
 
