@@ -126,6 +126,5 @@ def _engine_over(bench: Bench, seconds: float) -> float:
     return sum(clock.seconds() for clock in clocks) - before
 
 
-def _engine_calls(server: Server) -> int:
-    lines = server.http.get("/metrics").text.splitlines()
-    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("k12ai_engine_calls_total"))
+def _engine_calls(server: Server) -> float:
+    return server.metric("k12ai_engine_calls_total")

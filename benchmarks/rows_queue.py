@@ -1,6 +1,5 @@
 """What waiting costs: the decisions of whose turn it is, and the memory of those who wait."""
 
-import re
 import time
 
 import psutil
@@ -66,15 +65,9 @@ def _submit(bench: Bench, server: Server, count: int, first: int = 0) -> None:
     bench.run(closed_loop, submits_to(server, first), connections=CONNECTIONS, answers=count)
 
 
-def _figure(server: Server, name: str) -> float:
-    found = re.search(rf"^{name} ([0-9.e+-]+)$", server.http.get("/metrics").text, re.MULTILINE)
-    assert found, name
-    return float(found[1])
-
-
 def _waiting(server: Server) -> float:
-    return _figure(server, "k12ai_tasks_waiting") + _figure(server, "k12ai_tasks_running")
+    return server.metric("k12ai_tasks_waiting") + server.metric("k12ai_tasks_running")
 
 
 def _decided_s(server: Server) -> float:
-    return _figure(server, "k12ai_scheduler_seconds_total")
+    return server.metric("k12ai_scheduler_seconds_total")

@@ -98,6 +98,13 @@ class Server:
         message = strict(self.stats(service_params={"containers": True}))["message"]
         return {each["id"]: each for each in message["containers"]}
 
+    def metric(self, name: str) -> float:
+        """Return what Prometheus reads under a name, summed over all labels."""
+        lines = self.http.get("/metrics").text.splitlines()
+        assert any(line.startswith(f"# TYPE {name} ") for line in lines), name
+        found = (line for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
 
 def envelope(op: str, **fields: Any) -> dict[str, Any]:
     """Return a valid request, with these fields changed or added; ``is_async`` stands for ``async``."""
