@@ -1,17 +1,16 @@
 """B4, B5: requests too large, too long, lying about their length or never ending; spoken to a bare socket."""
 
 import contextlib
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 
+from tests.support.process import open_files, resident_bytes
 from tests.support.server import Server, strict
 
 STATS = "/k12ai/platform/stats"
@@ -97,28 +96,16 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def memory(server: Server) -> int:
-    """Return the server's resident memory in bytes."""
-    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmRSS")
-
-
-def open_files(server: Server) -> int:
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
-
-
 @pytest.fixture(autouse=True)
 def _unharmed(server: Server) -> Iterator[None]:
     """After every test the same server is well and answers, has not grown, and has logged no fault."""
     good = {"content": GOOD, "headers": {"Content-Type": "application/json"}}
     assert server.http.post(STATS, **good).status_code == 200  # warm
-    logged_before, memory_before = server.log.stat().st_size, memory(server)
+    logged_before, memory_before = server.log.stat().st_size, resident_bytes(server.process.pid)
     yield
     assert server.http.get("/health").status_code == 200
     assert strict(server.http.post(STATS, **good))["code"] == 100000
-    assert memory(server) - memory_before < 50 * MIB
+    assert resident_bytes(server.process.pid) - memory_before < 50 * MIB
     logged = server.log.read_bytes()[logged_before:]
     assert b"Traceback" not in logged
     assert b"request.failed" not in logged
@@ -671,14 +658,14 @@ def test_no_abuse_leaves_memory_or_connections_behind(
 
     abuse()
     eventually(lambda: settled(server))
-    files, resident = open_files(server), memory(server)
+    files, resident = open_files(server.process.pid), resident_bytes(server.process.pid)
     for _ in range(10):
         abuse()
-    eventually(lambda: open_files(server) <= files)
-    assert memory(server) - resident < 10 * MIB
+    eventually(lambda: open_files(server.process.pid) <= files)
+    assert resident_bytes(server.process.pid) - resident < 10 * MIB
 
 
 def settled(server: Server) -> bool:
-    before = open_files(server)
+    before = open_files(server.process.pid)
     time.sleep(0.2)
-    return open_files(server) == before
+    return open_files(server.process.pid) == before

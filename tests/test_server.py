@@ -16,6 +16,7 @@ import pytest
 
 from k12ai.client import Client
 from tests.support.engine import EngineClient
+from tests.support.process import resident_bytes
 from tests.support.server import Server, envelope, strict
 
 StartServer = Callable[..., Server]
@@ -163,14 +164,9 @@ def test_settings_come_from_the_file_in_the_working_directory(tmp_path: Path) ->
 
 def test_its_memory_does_not_grow_with_requests(start_server: StartServer) -> None:
     server = start_server()
-
-    def resident_kib() -> int:
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
-
     for _ in range(500):
         server.stats()
-    before = resident_kib()
+    before = resident_bytes(server.process.pid)
     for _ in range(2000):
         server.stats()
-    assert resident_kib() - before < 4096
+    assert resident_bytes(server.process.pid) - before < 4 << 20

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.long.process import allow_files, open_files, resident_kib
 from tests.long.wire import Peer, Reply, peers, request_of, served, stats_request
+from tests.support.process import allow_files, open_files, resident_bytes
 from tests.support.server import Server
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ WAITERS = 500
 SLOW = 500
 CLOSED_S = 15
 BACK_S = 10
-GROWTH_KIB = 50 * 1024
+GROWTH_BYTES = 50 << 20
 FEW_FILES = 5
 
 
@@ -39,7 +39,7 @@ class Level:
     def __init__(self, server: Server, record: Record) -> None:
         self._pid = server.process.pid
         self._record = record
-        self._files, self._memory = open_files(self._pid), resident_kib(self._pid)
+        self._files, self._memory = open_files(self._pid), resident_bytes(self._pid)
 
     async def check(self) -> None:
         """Return once it is back where it was, soon after the callers have gone."""
@@ -47,9 +47,9 @@ class Level:
         while (left := open_files(self._pid) - self._files) > FEW_FILES:
             assert time.monotonic() < deadline, f"{left} files are still open"
             await asyncio.sleep(0.1)
-        grown = resident_kib(self._pid) - self._memory
-        self._record("grown", f"{grown} KiB and {left} files")
-        assert grown <= GROWTH_KIB
+        grown = resident_bytes(self._pid) - self._memory
+        self._record("grown", f"{grown // 1024} KiB and {left} files")
+        assert grown <= GROWTH_BYTES
 
 
 @pytest.fixture(name="level")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from k12ai.task import TaskState
-from tests.long.process import zombies
 from tests.long.site import OP, RUNS, RUNTIMES, SLEEPS, WAIT, WAITS, Place, Site, of, stop_request
 from tests.long.wire import Reply, ask, peers, served
+from tests.support.process import zombies
 from tests.support.server import Server
 
 pytestmark = pytest.mark.slow

@@ -20,6 +20,7 @@ import msgspec
 import pytest
 
 from k12ai.runtimes import shim
+from tests.support.process import resident_bytes
 
 SHIM = shim.__file__
 HANG_S = 30
@@ -644,11 +645,6 @@ def test_a_task_in_a_sandbox_that_ignores_term_is_killed(make: Start) -> None:
 # --- output ---------------------------------------------------------------------------------------
 
 
-def rss_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-
-
 def test_output_of_both_streams_is_kept_in_order(shell: Start) -> None:
     task = shell("echo one; echo two >&2; echo three").start()
     assert task.end()["log_bytes"] == 14
@@ -659,10 +655,10 @@ def test_output_of_both_streams_is_kept_in_order(shell: Start) -> None:
 def test_the_last_of_a_flood_of_output_is_kept_at_its_own_offset(shell: Start, record_property: Any) -> None:
     numbers = "awk 'BEGIN { for (i = 0; i < 12500000; i++) printf \"%015d\\n\", i }'"  # 200 MB
     task = shell(f"echo start.of.output; {numbers}; sleep 99").start().printed(b"start.of.output")
-    at_first = rss_bytes(task.shim_pid)
+    at_first = resident_bytes(task.shim_pid)
     until(lambda: task.log().endswith(b"12499999\n"), "all is printed")
-    record_property("growth_kib", (rss_bytes(task.shim_pid) - at_first) // 1024)
-    assert rss_bytes(task.shim_pid) - at_first < 2 * MIB
+    record_property("growth_kib", (resident_bytes(task.shim_pid) - at_first) // 1024)
+    assert resident_bytes(task.shim_pid) - at_first < 2 * MIB
     end = task.stop(1).end()
     assert (end["log_bytes"], end["log_lost_bytes"]) == (200_000_016, 0)
     sizes = [path.stat().st_size for path in task.segments()]
@@ -914,7 +910,7 @@ def test_a_shim_is_small(shell: Start, record_property: Any, form: Callable[...,
     assert task.start(form(task)).identity
     record_property("start_ms", round((time.monotonic() - begun) * 1000))
     task.printed(b"ready")
-    size = rss_bytes(task.shim_pid)
+    size = resident_bytes(task.shim_pid)
     record_property("rss_mib", round(size / MIB, 2))
     assert size <= 16 * MIB
 

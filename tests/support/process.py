@@ -6,10 +6,10 @@ import resource
 from pathlib import Path
 
 
-def resident_kib(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     """Return the memory of a process that is in RAM."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def open_files(pid: int) -> int:
