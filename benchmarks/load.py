@@ -9,7 +9,6 @@ what is measured. It runs in a process of its own, on a core of its own.
 """
 
 import itertools
-import resource
 import select
 import socket
 import statistics
@@ -17,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
+
+from tests.support.process import allow_files
 
 HOST = "127.0.0.1"
 TIMEOUT_MS = 30_000
@@ -140,7 +141,7 @@ class Crowd:
         self._port = port
         self._poll = select.poll()
         self._by_descriptor: dict[int, Connection] = {}
-        _allow_files(count)
+        allow_files(count + _OTHER_FILES)
         for _ in range(count):
             self.open()
 
@@ -247,7 +248,7 @@ def closed_loop(
 def open_loop(target: Target, *, per_second: float, seconds: float) -> Load:
     """Send requests at a constant rate, whatever becomes of them, and tell how they were answered."""
     requests = target.requests()
-    _allow_files(_MOST_CONNECTIONS)
+    allow_files(_MOST_CONNECTIONS + _OTHER_FILES)
     with _Arrivals(target.port) as arrivals:
         started = time.perf_counter()
         due = deque(started + number / per_second for number in range(round(seconds * per_second)))
@@ -274,12 +275,3 @@ def burst(target: Target, *, connections: int, rounds: int) -> Load:
                 arrivals.send(next(requests), due_at)
             arrivals.finish()
         return Load.of(arrivals.latencies, time.perf_counter() - started, arrivals.errors)
-
-
-def _allow_files(connections: int) -> None:
-    """Raise the limit of open files as far as these connections need it, and as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -61,8 +61,3 @@ def _posix_clock(pid: int) -> int | None:
         return None
     clock = ctypes.c_int()
     return clock.value if library.clock_getcpuclockid(pid, ctypes.byref(clock)) == 0 else None
-
-
-def resident_bytes(pid: int) -> int:
-    """Return how much memory a process holds."""
-    return int(psutil.Process(pid).memory_info().rss)

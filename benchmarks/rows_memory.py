@@ -2,9 +2,10 @@
 
 import time
 
+from tests.support.process import resident_bytes
+
 from benchmarks.bench import CONTAINERS, Bench, answer_of, stats_of
 from benchmarks.load import Target, closed_loop
-from benchmarks.machine import resident_bytes
 from benchmarks.table import Quantity, Row
 
 MIB = 2**20

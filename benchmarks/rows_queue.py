@@ -3,11 +3,11 @@
 import time
 
 import psutil
+from tests.support.process import resident_bytes
 from tests.support.server import Server
 
 from benchmarks.bench import CONNECTIONS, Bench
 from benchmarks.load import closed_loop
-from benchmarks.machine import resident_bytes
 from benchmarks.table import Quantity, Row
 from benchmarks.tasks import SLEEPS, abandon, submit, submits_to, task_server
 

@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 import msgspec
+from tests.support.process import resident_bytes
 from tests.support.server import Server
 
 from benchmarks.bench import CONNECTIONS, Bench
 from benchmarks.load import closed_loop
-from benchmarks.machine import resident_bytes
 from benchmarks.table import Quantity, Row
 from benchmarks.tasks import SAYS_WHEN, SLEEPS, abandon, by_hand_s, said_at, submit, submits_to, task_server
 
