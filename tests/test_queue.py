@@ -9,10 +9,10 @@ import pytest
 from k12ai.client import Client, RequestRefused, TaskHandle
 from k12ai.task import Limits, Task
 from tests.support.nvml import GIB, Scenario, StandinNvml
+from tests.support.programs import SLEEP
 from tests.support.server import Server
 
 Eventually = Callable[..., Any]
-SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 GPUS = Scenario().gpu().gpu()
 
 

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from k12ai.client import Client, RequestRefused, TaskFailed
+from tests.support.programs import SLEEP
 from tests.support.server import Server, strict
 
 Eventually = Callable[..., Any]
 USER = ""  # see the fixture `user`
-SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 
 
 @pytest.fixture(name="machine", scope="module", params=["process", "docker"])

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from k12ai.cli.tasks import BadParam, params_of
+from tests.support.programs import SLEEP
 from tests.support.server import Server
 
 REPORTS = (
@@ -46,8 +47,7 @@ def test_a_failure_is_1_and_explained_in_the_terminals_language(machine: Server)
 
 
 def test_a_detached_task_is_listed_followed_and_stopped_by_its_id(machine: Server) -> None:
-    code = "import time; print('up', flush=True); time.sleep(600)"
-    submitted = k12ai(machine, "submit", "k12py", "runcode", "--detach", "--param", f"code={code}")
+    submitted = k12ai(machine, "submit", "k12py", "runcode", "--detach", "--param", f"code={SLEEP}")
     task_id = submitted.stdout.strip()
     assert len(task_id) == 12
     assert task_id in k12ai(machine, "ps").stdout

@@ -5,18 +5,16 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from k12ai.errors import ContainerNotFound
-from k12ai.frameworks.py.framework import PyFramework
-from k12ai.images import image_of
-from k12ai.runtimes.base import Launch, TaskRuntime, Unit
+from k12ai.runtimes.base import TaskRuntime, Unit
 from k12ai.runtimes.cgroups import Cgroups
 from k12ai.runtimes.docker_tasks import DockerTasks
 from k12ai.runtimes.process import ProcessRuntime
 from k12ai.task import Limits
+from tests.support.programs import HEEDS_TERM, IGNORES_TERM, SLEEP, Programs, printed, said_up, up
 
 OpenRuntime = Callable[[], AbstractAsyncContextManager[TaskRuntime]]
 
@@ -28,9 +26,6 @@ RUNTIMES: dict[str, Callable[[Path], AbstractAsyncContextManager[TaskRuntime]]] 
         data_dir, cgroups=Cgroups(Path("/nowhere")), sandbox=False
     ),
 }
-SLEEP = "import time; print('up', flush=True); time.sleep(600)"
-IGNORES_TERM = f"import signal; signal.signal(15, signal.SIG_IGN); {SLEEP}"
-HEEDS_TERM = f"import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); {SLEEP}"
 
 
 @pytest.fixture(name="open_runtime", params=sorted(RUNTIMES))
@@ -66,46 +61,11 @@ def unit_of(runtime: TaskRuntime, task_id: str) -> Unit | None:
 
 
 @pytest.fixture(name="launch")
-def _launch(tmp_path: Path) -> Callable[..., Launch]:
-    """Describe a task of Python source, in a project of its own."""
-    numbers = iter(range(1, 1000))
-
-    def describe(source: str, **fields: Any) -> Launch:
-        number = next(numbers)
-        project = tmp_path / "data" / "projects" / "alice" / f"p{number}"
-        project.mkdir(parents=True)
-        values: dict[str, Any] = {
-            "task_id": f"{number:012x}",
-            "user": "alice",
-            "service_uuid": f"p{number}",
-            "framework": "k12py",
-            "op": "runcode.start",
-            "arguments": ("-c", source),
-            "params": b'{"n": 1}',
-            "project_dir": project,
-            "limits": Limits(wall_time_s=60, processes=256),
-            "account_number": number,
-            "image": image_of(PyFramework()),
-        }
-        return Launch(**(values | fields))
-
-    return describe
+def _launch(tmp_path: Path) -> Programs:
+    return Programs(tmp_path / "data")
 
 
-def printed(runtime: TaskRuntime, task_id: str) -> str:
-    return runtime.read_log(task_id, 0, 1 << 20).data.decode()
-
-
-async def up(runtime: TaskRuntime, task_id: str) -> None:
-    """Wait until the task has said that it is up."""
-    async with asyncio.timeout(30):
-        while "up" not in printed(runtime, task_id):
-            await asyncio.sleep(0.02)
-
-
-async def test_a_task_runs_in_its_project_and_its_end_is_told(
-    runtime: TaskRuntime, launch: Callable[..., Launch]
-) -> None:
+async def test_a_task_runs_in_its_project_and_its_end_is_told(runtime: TaskRuntime, launch: Programs) -> None:
     wanted = launch("import os, sys; print(os.getcwd()); print('oops', file=sys.stderr); sys.exit(3)")
     await runtime.launch(wanted)
     end = await runtime.wait(wanted.task_id)
@@ -115,7 +75,7 @@ async def test_a_task_runs_in_its_project_and_its_end_is_told(
 
 
 async def test_a_task_finds_what_it_was_promised_and_nothing_of_the_servers(
-    runtime: TaskRuntime, launch: Callable[..., Launch], monkeypatch: pytest.MonkeyPatch
+    runtime: TaskRuntime, launch: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVER", "canary")
     source = (
@@ -123,7 +83,7 @@ async def test_a_task_finds_what_it_was_promised_and_nothing_of_the_servers(
         "print(e['K12AI_OP'], e['K12AI_USER'], e['K12AI_UUID'], e['K12AI_TASK_ID']);"
         "open(e['K12AI_JOURNAL'], 'a').write('{}\\n'); open('kept', 'w').write('x'); print(sorted(e))"
     )
-    wanted = launch(source)
+    wanted = launch(source, params=b'{"n": 1}')
     await runtime.launch(wanted)
     assert (await runtime.wait(wanted.task_id)).exit_code == 0, printed(runtime, wanted.task_id)
     out = printed(runtime, wanted.task_id)
@@ -133,16 +93,14 @@ async def test_a_task_finds_what_it_was_promised_and_nothing_of_the_servers(
     assert (wanted.project_dir / "kept").read_text() == "x"
 
 
-async def test_a_running_task_is_a_unit_with_figures(
-    runtime: TaskRuntime, launch: Callable[..., Launch]
-) -> None:
+async def test_a_running_task_is_a_unit_with_figures(runtime: TaskRuntime, launch: Programs) -> None:
     wanted = launch("x = bytearray(50 << 20)\nprint('up', flush=True)\nwhile True: pass")
     await runtime.launch(wanted)
     unit = unit_of(runtime, wanted.task_id)
     assert unit is not None
     assert (unit.service_name, unit.op) == ("k12py", "runcode.start")
     assert (unit.user, unit.service_uuid) == ("alice", wanted.service_uuid)
-    await up(runtime, wanted.task_id)
+    await said_up(runtime, wanted.task_id)
     before = (await runtime.usage())[unit.container_id]
     await asyncio.sleep(0.3)
     after = (await runtime.usage(fresh=True))[unit.container_id]
@@ -154,7 +112,7 @@ async def test_a_running_task_is_a_unit_with_figures(
 
 @pytest.mark.parametrize("beginning", [12, 8])
 async def test_a_task_is_stopped_by_its_id_or_a_beginning_of_it(
-    runtime: TaskRuntime, launch: Callable[..., Launch], beginning: int
+    runtime: TaskRuntime, launch: Programs, beginning: int
 ) -> None:
     wanted = launch(SLEEP, task_id="abcdef012345")
     await runtime.launch(wanted)
@@ -172,14 +130,11 @@ async def test_what_names_no_task_is_not_found(runtime: TaskRuntime, wanted: str
         await runtime.stop(wanted, grace_s=1)
 
 
-async def test_the_grace_is_kept_and_what_ignores_it_is_killed(
-    runtime: TaskRuntime, launch: Callable[..., Launch]
-) -> None:
+async def test_the_grace_is_kept_and_what_ignores_it_is_killed(runtime: TaskRuntime, launch: Programs) -> None:
     """B17: exit code 7 after TERM stays 7; who ignores TERM is killed, and that is said."""
     heeds, ignores = launch(HEEDS_TERM), launch(IGNORES_TERM)
     for each in (heeds, ignores):
-        await runtime.launch(each)
-        await up(runtime, each.task_id)
+        await up(runtime, each)
         await runtime.ask_to_stop(each.task_id, 1)
     end = await runtime.wait(heeds.task_id)
     assert (end.reason, end.exit_code, end.killed) == ("stopped", 7, False)
@@ -188,7 +143,7 @@ async def test_the_grace_is_kept_and_what_ignores_it_is_killed(
     assert end.oom_kills == 0
 
 
-async def test_nothing_escapes_a_stop(runtime: TaskRuntime, launch: Callable[..., Launch]) -> None:
+async def test_nothing_escapes_a_stop(runtime: TaskRuntime, launch: Programs) -> None:
     """B20: a session of its own and two forks later it is still the task's."""
     source = (
         "import os, time\n"
@@ -201,8 +156,7 @@ async def test_nothing_escapes_a_stop(runtime: TaskRuntime, launch: Callable[...
         "print('up', flush=True); time.sleep(600)"
     )
     wanted = launch(source)
-    await runtime.launch(wanted)
-    await up(runtime, wanted.task_id)
+    await up(runtime, wanted)
     await runtime.ask_to_stop(wanted.task_id, 1)
     assert list((await runtime.wait(wanted.task_id)).survivors) == []
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
@@ -210,9 +164,7 @@ async def test_nothing_escapes_a_stop(runtime: TaskRuntime, launch: Callable[...
 
 
 @pytest.mark.parametrize("delay_ms", [0, 1, 5, 20, 50, 100])
-async def test_a_stop_while_it_starts_is_a_stop(
-    runtime: TaskRuntime, launch: Callable[..., Launch], delay_ms: int
-) -> None:
+async def test_a_stop_while_it_starts_is_a_stop(runtime: TaskRuntime, launch: Programs, delay_ms: int) -> None:
     """B16."""
     wanted = launch(SLEEP)
     starting = asyncio.ensure_future(runtime.launch(wanted))
@@ -226,13 +178,13 @@ async def test_a_stop_while_it_starts_is_a_stop(
     assert unit_of(runtime, wanted.task_id) is None
 
 
-async def test_its_time_is_over_when_it_is_over(runtime: TaskRuntime, launch: Callable[..., Launch]) -> None:
+async def test_its_time_is_over_when_it_is_over(runtime: TaskRuntime, launch: Programs) -> None:
     wanted = launch(SLEEP, limits=Limits(wall_time_s=1))
     await runtime.launch(wanted)
     assert (await runtime.wait(wanted.task_id)).reason == "timeout"
 
 
-async def test_a_second_launch_starts_nothing(runtime: TaskRuntime, launch: Callable[..., Launch]) -> None:
+async def test_a_second_launch_starts_nothing(runtime: TaskRuntime, launch: Programs) -> None:
     wanted = launch("print('up', flush=True)")
     await asyncio.gather(*(runtime.launch(wanted) for _ in range(3)))
     await runtime.wait(wanted.task_id)
@@ -241,13 +193,13 @@ async def test_a_second_launch_starts_nothing(runtime: TaskRuntime, launch: Call
 
 
 async def test_a_task_outlives_its_server_and_is_found_again(
-    open_runtime: OpenRuntime, launch: Callable[..., Launch]
+    open_runtime: OpenRuntime, launch: Programs
 ) -> None:
     goes_on, ends = launch(SLEEP), launch("import time; time.sleep(0.5); raise SystemExit(5)")
     async with open_runtime() as runtime:
         await runtime.launch(goes_on)
         await runtime.launch(ends)
-        await up(runtime, goes_on.task_id)
+        await said_up(runtime, goes_on.task_id)
         before = unit_of(runtime, goes_on.task_id)
     await asyncio.sleep(1)
     async with open_runtime() as runtime:
@@ -268,9 +220,7 @@ async def test_a_task_that_the_runtime_knows_nothing_of_is_lost(runtime: TaskRun
     assert (await runtime.wait("0123456789ab")).reason == "lost"
 
 
-async def test_what_is_left_of_a_task_can_be_removed(
-    runtime: TaskRuntime, launch: Callable[..., Launch]
-) -> None:
+async def test_what_is_left_of_a_task_can_be_removed(runtime: TaskRuntime, launch: Programs) -> None:
     wanted = launch("print('up')")
     await runtime.launch(wanted)
     await runtime.wait(wanted.task_id)
@@ -279,9 +229,7 @@ async def test_what_is_left_of_a_task_can_be_removed(
     assert printed(runtime, wanted.task_id) == ""
 
 
-async def test_memory_above_the_limit_ends_it_and_says_so(
-    runtime: TaskRuntime, launch: Callable[..., Launch]
-) -> None:
+async def test_memory_above_the_limit_ends_it_and_says_so(runtime: TaskRuntime, launch: Programs) -> None:
     """B19, as far as this machine can limit memory: the kernel's kill, or Python's own MemoryError."""
     wanted = launch("x = []\nwhile True: x.append(bytearray(10 << 20))", limits=Limits(memory_bytes=200 << 20))
     await runtime.launch(wanted)
@@ -291,9 +239,7 @@ async def test_memory_above_the_limit_ends_it_and_says_so(
     )
 
 
-async def test_processors_are_capped_where_the_kernel_does_it(
-    runtime: TaskRuntime, launch: Callable[..., Launch]
-) -> None:
+async def test_processors_are_capped_where_the_kernel_does_it(runtime: TaskRuntime, launch: Programs) -> None:
     """Two seconds of work on half a processor take more than the two seconds that they would."""
     if isinstance(runtime, ProcessRuntime) and not runtime.walls.all[-1].in_force:
         pytest.skip("without cgroups, libraries are told and nobody is kept to it")

@@ -23,8 +23,9 @@ import pytest
 from k12ai.client import Client, ServerUnreachable
 from k12ai.failpoints import NAMES, VARIABLE
 from k12ai.task import Task
-from tests.support.containers import IGNORES_TERM, PY_IMAGE, RUN_ONCE, SLEEP, Outsider
+from tests.support.containers import Outsider
 from tests.support.engine import OwnDockerd
+from tests.support.programs import IGNORES_TERM, PY_IMAGE, RUN_ONCE, SLEEP, times_run
 from tests.support.server import Server, strict
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
@@ -60,12 +61,11 @@ class Tasks:
         """Let a task go on that waits for it."""
         (self.project_of[task_id] / "go").touch()
 
-    def times_run(self, project: Path) -> int:
-        path = project / "ran"
-        return len(path.read_text()) if path.exists() else 0
+    def times_run(self, task_id: str) -> int:
+        return times_run(self.project_of[task_id])
 
     def each_ran_at_most_once(self) -> None:
-        assert all(self.times_run(project) <= 1 for project in self._projects.iterdir())
+        assert all(times_run(project) <= 1 for project in self._projects.iterdir())
 
 
 def running(client: Client, task_id: str) -> bool:
@@ -158,7 +158,7 @@ def test_tasks_that_run_start_stop_and_end_while_the_engine_is_away_are_told_rig
         ends = tasks.submit(client, GO + "print('done'); raise SystemExit(5)")
         stubborn = tasks.submit(client, IGNORES_TERM)
         eventually(lambda: output(client, stays) and output(client, stubborn) == "up\n", within_s=30)
-        eventually(lambda: tasks.times_run(tasks.project_of[ends]), within_s=30)
+        eventually(lambda: tasks.times_run(ends), within_s=30)
         stop = pool.submit(stop_by_id, server, stubborn, 60)
         eventually(lambda: client.task(stubborn).state == "stopping")
 
@@ -193,7 +193,7 @@ def test_tasks_that_run_start_stop_and_end_while_the_engine_is_away_are_told_rig
         record_property("right after", f"{time.monotonic() - back_at:.1f} s")
 
         assert client.task(stopped_before_it_ran).state == "stopped"
-        assert tasks.times_run(tasks.project_of[stopped_before_it_ran]) == 0
+        assert tasks.times_run(stopped_before_it_ran) == 0
         assert client.task(waits).exit_code == 4
         found = client.task(ends)
         by_itself = (found.exit_code, output(client, ends)) == (5, "done\n")
@@ -215,7 +215,7 @@ def test_tasks_that_run_start_stop_and_end_while_the_engine_is_away_are_told_rig
         may_be_lost = not survives or how is signal.SIGTERM
         bad = [each for each in outcomes if (each.reason, each.exit_code) != ("exited", 3)]
         assert all(may_be_lost and is_of_the_engine(each, how) for each in bad), bad
-        assert all(tasks.times_run(tasks.project_of[each.task_id]) == 1 for each in good)
+        assert all(tasks.times_run(each.task_id) == 1 for each in good)
         tasks.each_ran_at_most_once()
     record_property("started meanwhile", f"{len(begun)}, of them lost {len(begun) - len(good)}")
     record_property(
@@ -318,7 +318,7 @@ def test_an_engine_that_dies_again_and_again_while_tasks_start_leaves_nothing_th
         outcomes = Counter((found.reason, found.exit_code) for found in map(client.task, ends + stays))
         record_property("told as", dict(outcomes))
         for found in map(client.task, ends + stays):
-            runs = tasks.times_run(tasks.project_of[found.task_id])
+            runs = tasks.times_run(found.task_id)
             assert runs <= 1
             if found.reason == "start_failed":
                 assert runs == 0, f"it has run: {found.detail}"
@@ -473,7 +473,7 @@ def test_a_server_that_is_killed_between_two_steps_finds_each_task_and_none_runs
         assert {each.task_id for each in found} >= set(acknowledged)
         for task in found:
             path = data_dir / "projects" / task.user / task.service_uuid
-            eventually(lambda path=path: tasks.times_run(path) == 1, within_s=30)
+            eventually(lambda path=path: times_run(path) == 1, within_s=30)
             if task.params["code"].endswith("SystemExit(5)"):
                 (path / "go").touch()
                 done = eventually(lambda task=task: ended(client, task.task_id), within_s=30)
@@ -519,7 +519,7 @@ def test_a_server_that_is_killed_at_any_time_loses_no_task_and_starts_none_twice
         eventually(lambda: all(running(client, each) for each in lives), within_s=30)
         assert all(client.task(each).container_id for each in lives)
         eventually(lambda: set(outsider.of_instance(data_dir)) == set(lives), within_s=90)
-        assert all(tasks.times_run(tasks.project_of[each]) == 1 for each in (*lives, *ends))
+        assert all(tasks.times_run(each) == 1 for each in (*lives, *ends))
         with ThreadPoolExecutor(10) as pool:
             states = list(pool.map(lambda each: client_stop(server, each), lives))
         assert states == ["stopped"] * len(lives)
@@ -591,7 +591,7 @@ def test_a_server_that_is_killed_while_twenty_wait_goes_on_in_the_same_order(
         assert [each.state for each in done] == ["succeeded"] * 20
         begins = [each.started_at.timestamp() for each in done if each.started_at]
         assert begins == sorted(begins)
-        assert all(tasks.times_run(tasks.project_of[each]) == 1 for each in ids)
+        assert all(tasks.times_run(each) == 1 for each in ids)
 
 
 def test_a_stop_at_any_moment_of_a_start_is_a_stop(
@@ -609,7 +609,7 @@ def test_a_stop_at_any_moment_of_a_start_is_a_stop(
                 found = client.stop_task(task_id, grace_s=5)
                 assert (found.state, found.reason) == ("stopped", "stopped_by_user")
                 assert not found.killed
-                ran += tasks.times_run(tasks.project_of[task_id])
+                ran += tasks.times_run(task_id)
         eventually(lambda: outsider.of_instance(data_dir) == {}, within_s=70)
     tasks.each_ran_at_most_once()
     record_property("stops", 7 * 20)

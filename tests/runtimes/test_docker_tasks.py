@@ -38,19 +38,19 @@ from k12ai.runtimes.container_profile import container_name, profile
 from k12ai.runtimes.docker_tasks import DockerTasks
 from k12ai.runtimes.task_dirs import TaskDir
 from k12ai.task import Limits, Task
-from tests.support.containers import (
+from tests.support.containers import Outsider, instance_of
+from tests.support.engine import IMAGE
+from tests.support.programs import (
+    HEEDS_TERM,
     IGNORES_TERM,
     PY_IMAGE,
     RUN_ONCE,
     SLEEP,
-    Outsider,
     Programs,
-    instance_of,
     printed,
     times_run,
     up,
 )
-from tests.support.engine import IMAGE
 from tests.support.server import Server, strict
 
 pytestmark = pytest.mark.docker
@@ -590,7 +590,7 @@ async def test_a_container_that_is_removed_while_it_runs_is_lost_and_that_is_sai
     assert (end.reason, end.detail) == ("lost", "its container was removed")
     assert printed(runtime, wanted.task_id) == "up\n", "what it printed is still there"
     await runtime.launch(wanted)
-    assert times_run(wanted) == 1
+    assert times_run(wanted.project_dir) == 1
 
 
 async def test_a_container_that_is_removed_after_its_end_before_anybody_looked_is_lost(
@@ -607,7 +607,7 @@ async def test_a_container_that_is_removed_after_its_end_before_anybody_looked_i
     async with open_runtime() as runtime:
         end = await asyncio.wait_for(runtime.wait(wanted.task_id), timeout=20)
         assert end.reason == "lost"
-    assert times_run(wanted) == 1
+    assert times_run(wanted.project_dir) == 1
 
 
 async def test_a_container_that_somebody_starts_again_does_not_run_its_program_again(
@@ -617,7 +617,7 @@ async def test_a_container_that_somebody_starts_again_does_not_run_its_program_a
     await up(runtime, wanted)
     await asyncio.to_thread(outsider.post, f"/containers/{id_of(outsider, data_dir, wanted)}/restart", t="5")
     end = await asyncio.wait_for(runtime.wait(wanted.task_id), timeout=20)
-    assert times_run(wanted) == 1
+    assert times_run(wanted.project_dir) == 1
     assert end.exit_code != 0
 
 
@@ -661,7 +661,7 @@ async def test_a_container_with_another_name_is_still_the_tasks(
                 await asyncio.sleep(0.01)
         assert await runtime.stop(container_id[:12], grace_s=5) == container_id[:12]
         assert (await following).reason == "stopped"
-    assert times_run(wanted) == 1
+    assert times_run(wanted.project_dir) == 1
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "not started"])
@@ -680,7 +680,7 @@ async def test_somebody_elses_container_of_a_tasks_name_is_left_alone(
     assert outsider.exists(theirs)
     after = outsider.state(theirs)
     assert (after["Status"], after["Pid"]) == (before["Status"], before["Pid"])
-    assert times_run(wanted) == 0
+    assert times_run(wanted.project_dir) == 0
 
 
 @pytest.mark.parametrize(
@@ -711,7 +711,7 @@ async def test_a_start_that_cannot_reach_the_engine_waits_and_a_stop_ends_the_wa
         assert (await stopped(runtime, wanted)).reason == "stopped"
         await starting
     assert outsider.of_instance(data_dir) == {}
-    assert times_run(wanted) == 0
+    assert times_run(wanted.project_dir) == 0
 
 
 async def test_a_start_that_cannot_reach_the_engine_starts_once_when_it_is_there(
@@ -730,7 +730,7 @@ async def test_a_start_that_cannot_reach_the_engine_starts_once_when_it_is_there
             await runtime.settle(wanted.task_id)
     finally:
         address.unlink(missing_ok=True)
-    assert times_run(wanted) == 1
+    assert times_run(wanted.project_dir) == 1
 
 
 # --- what is left over ------------------------------------------------------------------------
@@ -788,7 +788,7 @@ async def test_fifty_stops_at_once_are_one(
     runtime: DockerTasks, program: Programs, outsider: Outsider, data_dir: Path
 ) -> None:
     """B15."""
-    wanted = program("import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); " + SLEEP)
+    wanted = program(HEEDS_TERM)
     await up(runtime, wanted)
     container_id = id_of(outsider, data_dir, wanted)
     names = [container_id, container_id[:12], container_id[:6], wanted.task_id]
