@@ -13,6 +13,7 @@ import pytest
 from k12ai.frameworks.ml.framework import MlFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.images import image_of
+from tests.support.containers import Outsider
 from tests.support.engine import EngineClient, OwnDockerd
 from tests.support.nvml import COMPILERS, StandinNvml, compile_standin
 from tests.support.school import School
@@ -174,6 +175,33 @@ def _school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
     limits = ("--token-requests-per-s", "1000", "--max-tasks", "4")
     with Server(tmp_path_factory.mktemp("school") / "data", *limits) as server:
         yield School(server)
+
+
+@pytest.fixture(name="outsider")
+def _outsider(docker_host: str, task_images: object) -> Iterator[Outsider]:
+    """Somebody with the socket of the Engine that has the images; what they start goes with the test."""
+    outsider = Outsider(docker_host)
+    yield outsider
+    outsider.remove_all()
+    outsider.close()
+
+
+@pytest.fixture(name="data_dir")
+def _data_dir(tmp_path: Path, outsider: Outsider) -> Iterator[Path]:
+    """The directory of an installation, none of whose containers outlives the test."""
+    data_dir = tmp_path / "data"
+    yield data_dir
+    outsider.remove_instance(data_dir)
+
+
+@pytest.fixture(name="serve")
+def _serve(data_dir: Path, docker_host: str, start_server: Callable[..., Server]) -> Callable[..., Server]:
+    """Start the server whose tasks are containers; the next one finds what the last one left."""
+
+    def serve(*options: str, **more: Any) -> Server:
+        return start_server("--runtime", "docker", "--docker-host", docker_host, *options, name="data", **more)
+
+    return serve
 
 
 @pytest.fixture(name="eventually")

@@ -421,31 +421,6 @@ def test_a_full_disk_of_the_engine_is_a_start_that_fails_and_heals(
 # --- the server goes (B22) --------------------------------------------------------------------
 
 
-@pytest.fixture(name="outsider")
-def _outsider(docker_host: str, task_images: object) -> Iterator[Outsider]:
-    outsider = Outsider(docker_host)
-    yield outsider
-    outsider.remove_all()
-    outsider.close()
-
-
-@pytest.fixture(name="data_dir")
-def _data_dir(tmp_path: Path, outsider: Outsider) -> Iterator[Path]:
-    data_dir = tmp_path / "data"
-    yield data_dir
-    outsider.remove_instance(data_dir)
-
-
-@pytest.fixture(name="serve")
-def _serve(data_dir: Path, docker_host: str, start_server: Serve) -> Serve:
-    """Start the server whose tasks are containers; the next one finds what the last one left."""
-
-    def serve(*options: str, **more: Any) -> Server:
-        return start_server("--runtime", "docker", "--docker-host", docker_host, *options, name="data", **more)
-
-    return serve
-
-
 @pytest.mark.parametrize("place", NAMES)
 def test_a_server_that_is_killed_between_two_steps_finds_each_task_and_none_runs_twice(
     serve: Serve, outsider: Outsider, data_dir: Path, place: str, eventually: Eventually

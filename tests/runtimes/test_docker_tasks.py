@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -59,22 +59,6 @@ Eventually = Callable[..., Any]
 OpenRuntime = Callable[[], AbstractAsyncContextManager[DockerTasks]]
 OUR_LABELS = {LABEL_TASK_ID, LABEL_INSTANCE, LABEL_SERVICE_NAME, LABEL_OP, LABEL_USER, LABEL_SERVICE_UUID}
 NOBODY = 100_000
-
-
-@pytest.fixture(name="outsider")
-def _outsider(docker_host: str, task_images: object) -> Iterator[Outsider]:
-    outsider = Outsider(docker_host)
-    yield outsider
-    outsider.remove_all()
-    outsider.close()
-
-
-@pytest.fixture(name="data_dir")
-def _data_dir(tmp_path: Path, outsider: Outsider) -> Iterator[Path]:
-    """The directory of an installation, none of whose containers outlives the test."""
-    data_dir = tmp_path / "data"
-    yield data_dir
-    outsider.remove_instance(data_dir)
 
 
 @pytest.fixture(name="open_runtime")
@@ -803,16 +787,6 @@ async def test_fifty_stops_at_once_are_one(
 
 
 # --- through the server (B14, B18) ------------------------------------------------------------
-
-
-@pytest.fixture(name="serve")
-def _serve(data_dir: Path, docker_host: str, start_server: Callable[..., Server]) -> Callable[..., Server]:
-    """Start the server whose tasks are containers; the next one finds what the last one left."""
-
-    def serve(*options: str, **more: Any) -> Server:
-        return start_server("--runtime", "docker", "--docker-host", docker_host, *options, name="data", **more)
-
-    return serve
 
 
 def submit(client: Client, code: str, project: str, user: str = "alice", **fields: Any) -> str:
