@@ -12,13 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.engine import EngineClient, OwnDockerd
+from tests.support.engine import IGNORES_TERM, EngineClient, OwnDockerd
 from tests.support.server import Server, strict
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 
 Eventually = Callable[..., Any]
-IGNORES_TERM = "trap '' TERM; while :; do sleep 0.1; done"
 
 
 @pytest.fixture(name="dockerd", params=[True, False], ids=["live-restore", "no live-restore"])

@@ -15,13 +15,11 @@ import httpx
 import pytest
 
 from k12ai.client import Client
-from tests.support.engine import EngineClient
+from tests.support.engine import IGNORES_TERM, EngineClient
 from tests.support.process import resident_bytes
 from tests.support.server import Server, envelope, strict
 
 StartServer = Callable[..., Server]
-
-IGNORES_TERM = "trap '' TERM; while :; do sleep 0.1; done"
 
 
 def run(

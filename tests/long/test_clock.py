@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from k12ai.client import Client
-from tests.support.engine import EngineClient
+from tests.support.engine import IGNORES_TERM, EngineClient
 from tests.support.server import Server, strict
 
 pytestmark = [pytest.mark.slow, pytest.mark.faketime]
@@ -36,7 +36,6 @@ JUMPS = [
     pytest.param(DAY, id="a day ahead"),
     pytest.param(-DAY, id="a day back"),
 ]
-IGNORES_TERM = "trap '' TERM; while :; do sleep 0.1; done"
 LATE_S = 3
 
 

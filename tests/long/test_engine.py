@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from k12ai.client import Client
-from tests.support.engine import EngineClient, OwnDockerd
+from tests.support.engine import IGNORES_TERM, EngineClient, OwnDockerd
 from tests.support.server import Server, envelope, strict
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker]
@@ -27,7 +27,6 @@ StartEngine = Callable[..., OwnDockerd]
 Eventually = Callable[..., Any]
 Record = Callable[[str, object], None]
 
-IGNORES_TERM = "trap '' TERM; while :; do sleep 0.1; done"
 GROWS_IN_4_S = """sleep 4; awk 'BEGIN { s = "x"; while (1) s = s s }'"""
 STUBBORN = 3
 READERS = 3

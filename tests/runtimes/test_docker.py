@@ -11,11 +11,10 @@ from k12ai.errors import ContainerNotFound, EngineUnavailable
 from k12ai.runtimes.base import Among
 from k12ai.runtimes.cgroups import Cgroups
 from k12ai.runtimes.docker import DockerRuntime
-from tests.support.engine import EngineClient
+from tests.support.engine import IGNORES_TERM, EngineClient
 
 pytestmark = pytest.mark.docker
 
-IGNORES_TERM = "trap '' TERM; while :; do sleep 0.1; done"
 ENDS_WITH_0 = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 
