@@ -116,13 +116,6 @@ def _server(dockerd: OwnDockerd, start_server: Serve) -> Server:
     return start_server("--runtime", "docker", "--docker-host", dockerd.address, "--max-tasks", "64")
 
 
-def bring_back(dockerd: OwnDockerd, how: signal.Signals) -> None:
-    if how is signal.SIGSTOP:
-        dockerd.signal(signal.SIGCONT)
-    else:
-        dockerd.start()
-
-
 def is_of_the_engine(task: Task, how: signal.Signals) -> bool:
     """Whether a task is said to have ended with the Engine: one that is asked to end still tells the signal."""
     was_told = how is signal.SIGTERM and (task.reason, task.signal) == ("signal", signal.SIGTERM)
@@ -186,7 +179,7 @@ def test_tasks_that_run_start_stop_and_end_while_the_engine_is_away_are_told_rig
         if survives:
             assert len(output(client, stays)) > len(before), "it goes on, and so does its output"
 
-        bring_back(dockerd, how)
+        dockerd.bring_back(how)
         back_at = time.monotonic()
         expected = [ends, waits, stopped_before_it_ran, *begun]
         eventually(lambda: all(client.task(each).ended for each in expected), within_s=RIGHT_S + 20)
@@ -268,7 +261,7 @@ def test_a_stop_while_the_engine_is_away_is_answered_in_time_and_done_when_it_is
                 "by project",
                 lambda: server.http.post("/k12ai/framework/execute", json=body, timeout=12),
             )
-        bring_back(dockerd, how)
+        dockerd.bring_back(how)
         for each in (by_id, by_container, by_project):
             found = eventually(lambda each=each: ended(client, each), within_s=RIGHT_S + 5)
             assert (found.state, found.reason) == ("stopped", "stopped_by_user")

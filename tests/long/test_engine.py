@@ -130,13 +130,6 @@ class Stops:
             assert not thread.is_alive(), "a stop still waits"
 
 
-def bring_back(dockerd: OwnDockerd, how: signal.Signals) -> None:
-    if how is signal.SIGSTOP:
-        dockerd.signal(signal.SIGCONT)
-    else:
-        dockerd.start()
-
-
 def shown(server: Server) -> tuple[bool, list[str]]:
     """Return whether the list is old, and the ids on it."""
     answer = server.stats(service_params={"containers": True})
@@ -227,7 +220,7 @@ def test_an_engine_that_goes_during_stops_starts_and_stats_is_unknown_not_empty_
         time.sleep(max(0.0, gone_at + AWAY_S - time.monotonic()))
         assert shown(watcher)[0], "it is still away"
 
-        bring_back(dockerd, how)
+        dockerd.bring_back(how)
         began = time.monotonic()
         eventually(lambda: not shown(watcher)[0], within_s=BACK_S)
         back_s = time.monotonic() - began
@@ -282,7 +275,7 @@ def test_a_container_that_runs_out_of_memory_while_the_engine_is_away_is_not_lis
     eventually(lambda: shown(watcher)[0], within_s=15)
     time.sleep(6)
     assert sorted(shown(watcher)[1]) == sorted({stays[:12], grows[:12]}), "the last known list"
-    bring_back(dockerd, how)
+    dockerd.bring_back(how)
     eventually(lambda: agreed(watcher, looker) == {stays[:12]}, within_s=BACK_S)
     state = looker.state(grows)
     assert state["ExitCode"] == 137

@@ -234,6 +234,13 @@ class OwnDockerd:
             time.sleep(0.1)
         client.close()
 
+    def bring_back(self, after: signal.Signals) -> None:
+        """Have it answer again after the signal that took it away."""
+        if after is signal.SIGSTOP:
+            self.signal(signal.SIGCONT)
+        else:
+            self.start()
+
     def signal(self, number: signal.Signals) -> None:
         assert self._dockerd is not None
         self._dockerd.send_signal(number)
