@@ -1,7 +1,6 @@
 """Labelled containers to be measured, and the Engine they run in."""
 
 import contextlib
-import os
 import select
 import shutil
 import socket
@@ -12,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
-from tests.support.engine import EngineClient
+from tests.support.engine import DOCKER_HOST, EngineClient
 
-DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 _AT_ONCE = 4
 _TIMEOUT_MS = 60_000
 
@@ -81,11 +79,10 @@ class Fleet:
 @contextlib.contextmanager
 def fleet() -> Iterator[Fleet]:
     """Yield a fleet in the Engine of ``DOCKER_HOST``; its containers are removed in the end."""
-    address = os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
-    if not address.startswith("unix://"):
-        yield Fleet(None, f"no Docker Engine on a socket of this machine, but {address}")
+    if not DOCKER_HOST.startswith("unix://"):
+        yield Fleet(None, f"no Docker Engine on a socket of this machine, but {DOCKER_HOST}")
         return
-    engine = EngineClient(address)
+    engine = EngineClient(DOCKER_HOST)
     try:
         if not engine.answers():
             yield Fleet(None, "no Docker Engine")

@@ -14,12 +14,10 @@ from k12ai.frameworks.ml.framework import MlFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.images import image_of
 from tests.support.containers import Outsider
-from tests.support.engine import EngineClient, OwnDockerd
+from tests.support.engine import DOCKER_HOST, EngineClient, OwnDockerd
 from tests.support.nvml import COMPILERS, StandinNvml, compile_standin
 from tests.support.school import School
 from tests.support.server import Server
-
-DOCKER_HOST = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

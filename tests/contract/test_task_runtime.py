@@ -14,11 +14,11 @@ from k12ai.runtimes.cgroups import Cgroups
 from k12ai.runtimes.docker_tasks import DockerTasks
 from k12ai.runtimes.process import ProcessRuntime
 from k12ai.task import Limits
+from tests.support.engine import DOCKER_HOST
 from tests.support.programs import HEEDS_TERM, IGNORES_TERM, SLEEP, Programs, printed, said_up, up
 
 OpenRuntime = Callable[[], AbstractAsyncContextManager[TaskRuntime]]
 
-DOCKER_HOST = "unix:///var/run/docker.sock"
 RUNTIMES: dict[str, Callable[[Path], AbstractAsyncContextManager[TaskRuntime]]] = {
     "docker": lambda data_dir: DockerTasks(DOCKER_HOST, data_dir),
     "process": ProcessRuntime,

@@ -17,6 +17,10 @@ import httpx
 import msgspec
 import psutil
 
+from k12ai.settings import Settings
+
+# Where a server looks for the Engine that is told nothing else.
+DOCKER_HOST = Settings().docker_host
 IMAGE = "k12ai-test:busybox"
 TEST_LABEL = "k12ai.test.run"
 # What a container runs that is not gone when it is asked to go.
