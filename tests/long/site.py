@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import signal
-import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +21,8 @@ import msgspec
 from k12ai.client import Client
 from k12ai.task import Message, Task
 from tests.long.wire import request_of
+from tests.support.containers import Outsider
+from tests.support.engine import DOCKER_HOST
 from tests.support.server import Server
 
 StartServer = Callable[..., Server]
@@ -207,17 +208,10 @@ class Site:
             group.rmdir()
 
     def _remove_containers(self) -> None:
-        instance = self._root / self.name / "instance"
-        if "docker" in self._variant.options and instance.exists():
-            label = f"label=k12ai.instance={instance.read_text().strip()}"
-            found = subprocess.run(
-                ["docker", "ps", "--all", "--quiet", "--filter", label],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.split()
-            if found:
-                subprocess.run(["docker", "rm", "--force", *found], capture_output=True, check=True)
+        if "docker" in self._variant.options:
+            outsider = Outsider(DOCKER_HOST)
+            outsider.remove_instance(self._root / self.name)
+            outsider.close()
 
 
 def of(task_ids: Iterable[str], alive: Mapping[str, set[int]]) -> dict[str, set[int]]:
