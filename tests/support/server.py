@@ -1,11 +1,13 @@
 """A K12AI server in a process of its own, as a user starts it."""
 
+import contextlib
 import os
 import signal
 import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,6 +78,17 @@ class Server:
         """Take the server down as a crash does."""
         self.process.kill()
         self.process.wait()
+
+    @contextlib.contextmanager
+    def unharmed(self) -> Iterator[None]:
+        """Check that it is well after the block, answers, and has logged no fault of its own meanwhile."""
+        logged_before = self.log.stat().st_size
+        yield
+        assert self.http.get("/health").status_code == 200
+        assert strict(self.stats())["code"] == 100000
+        logged = self.log.read_bytes()[logged_before:]
+        assert b"Traceback" not in logged
+        assert b"request.failed" not in logged
 
     @property
     def port(self) -> int:
