@@ -1,13 +1,12 @@
 """k12ml as a task runs it: the command itself, with a project, parameters and a journal of the test's own."""
 
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import msgspec
 import pytest
 
 pytest.importorskip("sklearn", reason="the extra 'ml' is not installed")
@@ -16,6 +15,7 @@ pytest.importorskip("skops", reason="the extra 'ml' is not installed")
 from k12ai.errors import BadParameter
 from k12ai.frameworks.ml.framework import MlFramework
 from k12ai.tasks.registry import Registry
+from tests.frameworks.ops import Ended, run
 
 OPS = MlFramework.ops
 # The first of scikit-learn's digits, a nought, row by row.
@@ -31,89 +31,52 @@ ZERO = [
 ]
 
 
-class Project:
-    """A project's directory, in which ops are run one after the other."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory / "project"
-        self.directory.mkdir()
-        self._files = directory
-
-    def run(self, op: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Run an op as the server does, and return what it reported."""
-        checked = Registry([MlFramework()]).check("k12ml", op, params or {})
-        (self._files / "params.json").write_bytes(msgspec.json.encode(checked))
-        journal = self._files / "journal"
-        journal.write_bytes(b"")
-        environ = {
-            **os.environ,
-            "K12AI_PARAMS": str(self._files / "params.json"),
-            "K12AI_JOURNAL": str(journal),
-            "K12AI_OP": op,
-        }
-        command = [sys.executable, *MlFramework().command(op)]
-        self.done = subprocess.run(
-            command, cwd=self.directory, env=environ, capture_output=True, text=True, timeout=100
-        )
-        return [msgspec.json.decode(line) for line in journal.read_bytes().splitlines()]
-
-    def result(self, op: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        said = self.run(op, params)
-        assert self.done.returncode == 0, self.done.stderr
-        found: dict[str, Any] = said[-1]["data"]
-        assert said[-1]["type"] == "result"
-        return found
-
-    def error(self, op: str, params: dict[str, Any]) -> dict[str, Any]:
-        said = self.run(op, params)
-        assert self.done.returncode != 0
-        (error,) = (line["data"] for line in said if line["type"] == "error")
-        return dict(error)
+Start = Callable[..., Ended]
 
 
-@pytest.fixture(name="project")
-def _project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+@pytest.fixture(name="start")
+def _start(project: Path) -> Start:
+    return lambda op, **params: run(MlFramework(), op, params, project)
 
 
 @pytest.mark.parametrize(
     "model",
     ["random_forest", pytest.param("svm", marks=pytest.mark.slow), pytest.param("knn", marks=pytest.mark.slow)],
 )
-def test_digits_are_learnt_evaluated_and_predicted(project: Project, model: str) -> None:
-    trained = project.result("train.start", {"data": {"dataset": "digits"}, "model": model})
+def test_digits_are_learnt_evaluated_and_predicted(start: Start, project: Path, model: str) -> None:
+    trained = start("train.start", data={"dataset": "digits"}, model=model).result
     assert trained["accuracy"] > 0.95
-    assert (project.directory / "models" / "model.skops").exists()
-    assert project.result("evaluate.start")["accuracy"] == pytest.approx(trained["accuracy"], abs=1e-6)
-    assert project.result("predict.start", {"rows": [ZERO]})["predictions"] == [0]
+    assert (project / "models" / "model.skops").exists()
+    assert start("evaluate.start").result["accuracy"] == pytest.approx(trained["accuracy"], abs=1e-6)
+    assert start("predict.start", rows=[ZERO]).result["predictions"] == [0]
 
 
-def test_a_model_with_steps_reports_its_curve_and_how_far_it_is(project: Project) -> None:
-    said = project.run("train.start", {"data": {"dataset": "digits"}, "model": "random_forest"})
-    steps = [line["data"]["step"] for line in said if line["type"] == "metrics"]
+def test_a_model_with_steps_reports_its_curve_and_how_far_it_is(start: Start) -> None:
+    ended = start("train.start", data={"dataset": "digits"}, model="random_forest")
+    steps = [each["step"] for each in ended.all("metrics")]
     assert steps == sorted(steps)
     assert 10 <= len(steps) <= 50
-    progress = [line["data"] for line in said if line["type"] == "progress"]
+    progress = ended.all("progress")
     assert all(each["total"] is None or 0 <= each["done"] <= each["total"] for each in progress)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
-def test_a_csv_of_ones_own_is_read_in_whatever_encoding(project: Project, encoding: str) -> None:
+def test_a_csv_of_ones_own_is_read_in_whatever_encoding(start: Start, project: Path, encoding: str) -> None:
     lines = ["身高,颜色,组别"]
     lines += [f"{150 + n % 40},{'红' if n % 3 else '蓝'},{'甲' if n % 40 > 20 else '乙'}" for n in range(120)]
     lines += [",红,甲", "155,,乙"]  # values that are missing
-    (project.directory / "班级.csv").write_bytes("\n".join(lines).encode(encoding))
-    trained = project.result("train.start", {"data": {"file": "班级.csv", "target": "组别"}})
+    (project / "班级.csv").write_bytes("\n".join(lines).encode(encoding))
+    trained = start("train.start", data={"file": "班级.csv", "target": "组别"}).result
     assert trained["accuracy"] > 0.9
     rows = [{"身高": 185, "颜色": "红"}, {"身高": 151, "颜色": "蓝"}]
-    assert project.result("predict.start", {"rows": rows})["predictions"] == ["甲", "乙"]
+    assert start("predict.start", rows=rows).result["predictions"] == ["甲", "乙"]
 
 
 @pytest.mark.parametrize(
     ("task", "metric", "least"), [("regression", "r2", 0.2), ("clustering", "silhouette", 0.2)]
 )
-def test_numbers_and_groups_are_found_too(project: Project, task: str, metric: str, least: float) -> None:
-    assert project.result("train.start", {"task": task})[metric] > least
+def test_numbers_and_groups_are_found_too(start: Start, task: str, metric: str, least: float) -> None:
+    assert start("train.start", task=task).result[metric] > least
 
 
 @pytest.mark.parametrize(
@@ -127,27 +90,27 @@ def test_numbers_and_groups_are_found_too(project: Project, task: str, metric: s
     ids=["no file", "empty", "no such column", "one class"],
 )
 def test_data_that_cannot_be_learnt_from_is_explained_in_both_languages(
-    project: Project, content: bytes | None, data: dict[str, Any], word: str
+    start: Start, project: Path, content: bytes | None, data: dict[str, Any], word: str
 ) -> None:
     if content is not None:
-        (project.directory / "a.csv").write_bytes(content)
-    error = project.error("train.start", {"data": data})
+        (project / "a.csv").write_bytes(content)
+    error = start("train.start", data=data).error
     assert word in error["en"]
     assert any("\u4e00" <= character <= "\u9fff" for character in error["zh"])
 
 
-def test_a_model_that_somebody_made_by_hand_is_not_run(project: Project) -> None:
-    project.result("train.start", {"data": {"dataset": "iris"}})
+def test_a_model_that_somebody_made_by_hand_is_not_run(start: Start, project: Path) -> None:
+    assert start("train.start", data={"dataset": "iris"}).result
     import skops.io
 
-    marker = project.directory / "ran"
+    marker = project / "ran"
 
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (marker,))
 
-    skops.io.dump({"model": Evil()}, project.directory / "models" / "model.skops")
-    assert project.error("evaluate.start", {})["en"]
+    skops.io.dump({"model": Evil()}, project / "models" / "model.skops")
+    assert start("evaluate.start").error["en"]
     assert not marker.exists()
 
 

@@ -18,71 +18,18 @@ from k12ai.errors import BadParameter
 from k12ai.frameworks.ml.framework import MlFramework
 from k12ai.frameworks.ml.problems import DataProblem, Notes
 from k12ai.tasks.registry import Registry
+from tests.frameworks.ops import Ended, run
 
 pytest.importorskip("sklearn", reason="the extra ml is not installed")
 skops_io = pytest.importorskip("skops.io", reason="the extra ml is not installed")
 
 TRAIN, EVALUATE, PREDICT = MlFramework.ops
-Lines = list[dict[str, Any]]
-
-
-class Ended:
-    """What a task left behind: its exit code, its output and what it reported."""
-
-    def __init__(self, process: "subprocess.CompletedProcess[str]", journal: Path) -> None:
-        self.returncode, self.stderr = process.returncode, process.stderr
-        self.lines = [msgspec.json.decode(line) for line in journal.read_bytes().splitlines()]
-
-    def all(self, kind: str) -> Lines:
-        return [line["data"] for line in self.lines if line["type"] == kind]
-
-    @property
-    def result(self) -> dict[str, Any]:
-        assert self.returncode == 0, self.stderr
-        (result,) = self.all("result")
-        return result
-
-    @property
-    def error(self) -> dict[str, Any]:
-        assert self.returncode == 1, self.stderr
-        (error,) = self.all("error")
-        return error
-
-
 Start = Callable[..., Ended]
 
 
-@pytest.fixture(name="project")
-def _project(tmp_path: Path) -> Path:
-    (tmp_path / "project").mkdir()
-    return tmp_path / "project"
-
-
 @pytest.fixture(name="start")
-def _start(tmp_path: Path, project: Path) -> Start:
-    """Start a task as a runtime does: the checked parameters in a file, the project as its directory."""
-
-    def start(op: str = TRAIN, **params: Any) -> Ended:
-        journal = tmp_path / "journal"
-        journal.write_bytes(b"")
-        checked = Registry([MlFramework()]).check("k12ml", op, params)
-        (tmp_path / "params.json").write_bytes(msgspec.json.encode(checked))
-        environ = {
-            "K12AI_PARAMS": str(tmp_path / "params.json"),
-            "K12AI_JOURNAL": str(journal),
-            "K12AI_OP": op,
-        }
-        process = subprocess.run(
-            [sys.executable, *MlFramework().command(op)],
-            cwd=project,
-            env=os.environ | environ,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        return Ended(process, journal)
-
-    return start
+def _start(project: Path) -> Start:
+    return lambda op=TRAIN, **params: run(MlFramework(), op, params, project)
 
 
 def steps(ended: Ended, phase: str) -> list[tuple[float, float | None]]:

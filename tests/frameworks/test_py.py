@@ -1,22 +1,19 @@
 """A student's own program as a task."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import msgspec
 import pytest
 
 from k12ai.errors import BadParameter
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.tasks.registry import Registry
+from tests.frameworks.ops import Ended, run
 
 OP = "runcode.start"
-Start = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., Ended]
 
 
 def checked(**params: Any) -> dict[str, Any]:
@@ -24,29 +21,8 @@ def checked(**params: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(name="start")
-def _start(tmp_path: Path) -> Start:
-    """Start a task as a runtime does: the checked parameters in a file, the project as its directory."""
-    (tmp_path / "project").mkdir()
-    (tmp_path / "journal").touch()
-
-    def start(**params: Any) -> "subprocess.CompletedProcess[str]":
-        (tmp_path / "params.json").write_bytes(msgspec.json.encode(checked(**params)))
-        paths = {"K12AI_PARAMS": str(tmp_path / "params.json"), "K12AI_JOURNAL": str(tmp_path / "journal")}
-        return subprocess.run(
-            [sys.executable, *PyFramework().command(OP)],
-            cwd=tmp_path / "project",
-            env=os.environ | paths,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return start
-
-
-def errors(tmp_path: Path) -> list[dict[str, Any]]:
-    lines = [msgspec.json.decode(line) for line in (tmp_path / "journal").read_bytes().splitlines()]
-    return [line["data"] for line in lines if line["type"] == "error"]
+def _start(project: Path) -> Start:
+    return lambda **params: run(PyFramework(), OP, params, project)
 
 
 def test_the_schema_is_valid_and_says_everything_in_both_languages() -> None:
@@ -83,8 +59,7 @@ def test_parameters_that_do_not_fit_are_refused(params: dict[str, Any]) -> None:
         checked(**params)
 
 
-def test_a_file_of_the_project_is_run_in_the_project(start: Start, tmp_path: Path) -> None:
-    project = tmp_path / "project"
+def test_a_file_of_the_project_is_run_in_the_project(start: Start, project: Path) -> None:
     (project / "helper.py").write_text("NAME = 'helper'")
     (project / "main.py").write_text(
         "import os, sys, helper\nprint(sys.argv, os.getcwd(), sys.path[0], __file__, helper.NAME)"
@@ -95,20 +70,19 @@ def test_a_file_of_the_project_is_run_in_the_project(start: Start, tmp_path: Pat
     )
 
 
-def test_a_file_in_a_folder_finds_its_neighbours_and_the_project(start: Start, tmp_path: Path) -> None:
-    source = tmp_path / "project" / "src"
+def test_a_file_in_a_folder_finds_its_neighbours_and_the_project(start: Start, project: Path) -> None:
+    source = project / "src"
     source.mkdir()
     (source / "neighbour.py").touch()
-    (tmp_path / "project" / "helper.py").touch()
+    (project / "helper.py").touch()
     (source / "train.py").write_text("import neighbour, helper, sys; print(sys.path[:2])")
     ended = start(script="src/train.py")
-    assert ended.stdout == f"{[str(tmp_path / 'project'), str(source)]}\n", ended.stderr
+    assert ended.stdout == f"{[str(project), str(source)]}\n", ended.stderr
 
 
-def test_source_that_was_sent_is_run_and_its_errors_have_their_lines(start: Start, tmp_path: Path) -> None:
+def test_source_that_was_sent_is_run_and_its_errors_have_their_lines(start: Start) -> None:
     ended = start(code="from k12ai import report\nreport.status('你好')\nx = []\nx[2]\n")
-    assert ended.returncode == 1
-    (error,) = errors(tmp_path)
+    error = ended.error
     assert (error["code"], error["line"], error["source"]) == (100911, 4, "x[2]")
     assert "x[2]" in ended.stderr
 
@@ -120,11 +94,10 @@ def test_source_that_was_sent_does_not_write_through_a_link(start: Start, tmp_pa
     assert (tmp_path / "precious").read_text() == "kept"
 
 
-def test_a_file_with_the_name_of_a_module_does_not_break_the_runner(start: Start, tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_a_module_does_not_break_the_runner(start: Start, project: Path) -> None:
     for name in ("json", "re", "ast", "threading", "linecache", "difflib"):
-        (tmp_path / "project" / f"{name}.py").write_text("raise SystemError('imported')")
-    assert start(code="1 / 0").returncode == 1
-    assert [error["code"] for error in errors(tmp_path)] == [100930]
+        (project / f"{name}.py").write_text("raise SystemError('imported')")
+    assert start(code="1 / 0").error["code"] == 100930
 
 
 def test_what_is_printed_can_be_read_at_once(start: Start) -> None:
@@ -132,9 +105,10 @@ def test_what_is_printed_can_be_read_at_once(start: Start) -> None:
     assert ended.stdout == "half"
 
 
-def test_a_file_that_is_not_there_is_explained(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "project" / "mian.py").touch()
-    assert start().returncode == 2
-    (error,) = errors(tmp_path)
+def test_a_file_that_is_not_there_is_explained(start: Start, project: Path) -> None:
+    (project / "mian.py").touch()
+    ended = start()
+    assert ended.returncode == 2
+    (error,) = ended.all("error")
     assert error["code"] == 100919
     assert "mian.py" in error["next_step_en"]
