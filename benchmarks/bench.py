@@ -150,6 +150,12 @@ class Bench:
             yield Peer(int(process.stdout.readline()), process.pid)
 
     @contextlib.contextmanager
+    def floor(self, answer: bytes) -> Iterator[Target]:
+        """Serve these bytes with no framework at all: nothing answers sooner."""
+        with self.peer("asgi", answer) as peer:
+            yield peer.target(http_request("GET", "/"))
+
+    @contextlib.contextmanager
     def glances(self, containers: int) -> Iterator[Target]:
         """Run Glances' web server with nothing but its containers, once it lists at least so many."""
         if importlib.util.find_spec("glances") is None:

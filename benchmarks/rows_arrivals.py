@@ -1,7 +1,7 @@
 """What becomes of the answers when everybody asks at once, and when nobody waits for anybody."""
 
 from benchmarks.bench import CONTAINERS, Bench, answer_of, stats_of
-from benchmarks.load import Load, Target, burst, closed_loop, http_request, open_loop
+from benchmarks.load import Load, Target, burst, closed_loop, open_loop
 from benchmarks.table import Quantity, Row
 
 AT_ONCE = 1_000
@@ -29,8 +29,8 @@ def at_once(bench: Bench) -> list[Row]:
     with bench.server(containers) as server:
         answer = answer_of(server)
         ours = _burst(bench, stats_of(server))
-    with bench.peer("asgi", answer) as peer:
-        floor = _burst(bench, peer.target(http_request("GET", "/")))
+    with bench.floor(answer) as target:
+        floor = _burst(bench, target)
     return [_p99(BURST[0], ours, floor), _longest(BURST[1], ours, floor), _errors(BURST[2], ours)]
 
 
@@ -40,8 +40,8 @@ def open_loop_minute(bench: Bench) -> list[Row]:
     with bench.server(containers) as server:
         answer = answer_of(server)
         ours = _open_loop(bench, stats_of(server), bench.scale.arrivals_s)
-    with bench.peer("asgi", answer) as peer:
-        floor = _open_loop(bench, peer.target(http_request("GET", "/")), bench.scale.arrivals_floor_s)
+    with bench.floor(answer) as target:
+        floor = _open_loop(bench, target, bench.scale.arrivals_floor_s)
     return [
         _p99(OPEN_LOOP[0], ours, floor),
         Row(OPEN_LOOP[1], Quantity(ours.p50_s, "s"), Quantity(floor.p50_s, "s")),
