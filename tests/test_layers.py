@@ -65,7 +65,15 @@ ALLOWED = {
     "client": {"texts", "catalogue", "models", "people", "task"},
 }
 CLIENT_SIDE = (
-    *("k12ai.client", "k12ai.cli.main", "k12ai.cli.stats", "k12ai.cli.images", "k12ai.cli.access"),
+    *(
+        "k12ai.client",
+        "k12ai.cli.main",
+        "k12ai.cli.stats",
+        "k12ai.cli.images",
+        "k12ai.cli.access",
+        "k12ai.cli.people",
+        "k12ai.cli.rosters",
+    ),
     "k12libs.utils.nb_easy",
 )
 SERVER_ONLY = (

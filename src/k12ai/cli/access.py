@@ -1,245 +1,183 @@
-"""``k12ai token``, ``class`` and ``audit``: who may do what, from the terminal."""
+"""``k12ai token``, ``class`` and ``audit``: who may do what, and who did."""
 
-import csv
-import io
-import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
+from typing import Annotated
 
-import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text as Styled
+import typer
 
-from k12ai.cli.exits import EXIT_USAGE, CommandFailed
-from k12ai.cli.words import language, printable
-from k12ai.people import AuditEntry, Classroom, Me, NewClassroom, NewToken, TokenInfo
+from k12ai.cli.exits import EXIT_USAGE, CommandFailed, server_missing
+from k12ai.cli.options import DataDir, Server
+from k12ai.cli.words import language
+from k12ai.client import Client
+from k12ai.people import ROLES, Role, TokenRequest
 from k12ai.texts import Text
 
-_SHOWN_ONCE = Text(
-    "This is shown once. Its owner sets it as K12AI_TOKEN; who has it is its owner to the server.",
-    "令牌只显示这一次。请由本人设为 K12AI_TOKEN；谁持有令牌，服务器就把谁当作本人。",
-)
-_NO_TOKENS = Text("no token was made", "尚未创建令牌")
-_NO_CLASSES = Text("no class", "没有班级")
-_NOTHING = Text("nothing is recorded", "没有记录")
-_NO_NEW = Text(
-    "everybody has a valid token already; make another one with: k12ai token create USER",
-    "所有人都已有有效令牌；需要新令牌时：k12ai token create 用户名",
-)
-_HEADERS = frozenset({"user", "username", "id", "account", "学号", "用户", "用户名", "账号"})
-_NAMES = frozenset({"name", "姓名", "名字"})
-_IDENTIFIER = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._@-]{1,64}")
-_DAYS = re.compile(r"([0-9]{1,4})([hdw]?)")
-_UNIT_S = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600, "": 24 * 3600}
+token = typer.Typer(help="See, make and revoke the tokens that say who somebody is.", no_args_is_help=True)
+classes = typer.Typer(help="See and make classes: a teacher and students.", no_args_is_help=True)
 
 
-def lifetime_s(given: str | None) -> int | None:
-    """Return ``12h``, ``90d`` or ``20w`` in seconds; a bare number counts days."""
-    if given is None:
-        return None
-    match = _DAYS.fullmatch(given)
-    if match is None or int(match[1]) == 0:
-        raise CommandFailed(
-            EXIT_USAGE,
-            Text(
-                f"--expires {given}: use hours, days or weeks, such as 12h, 90d or 20w",
-                f"--expires {given}：请用小时、天或周，例如 12h、90d 或 20w",
-            ),
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.add_typer(token, name="token")
+    app.add_typer(classes, name="class")
+    app.command()(audit)
+
+
+@token.command("create")
+def token_create(
+    user: Annotated[str, typer.Argument(help="Whose token it is.")],
+    role: Annotated[str, typer.Option(metavar="student|teacher|admin", help="What it allows.")] = "student",
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long it is valid: 12h, 90d, 20w."),
+    ] = None,
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    server: Server = None,
+) -> None:
+    """Make a token and print it, this once."""
+    from k12ai.cli import people as view
+
+    lifetime_s = view.lifetime_s(expires)
+    chosen = _role(role)
+    if data_dir is not None:
+        made = _offline().create(data_dir, TokenRequest(user, chosen, lifetime_s, note))
+    else:
+        with Client(server, language=language()) as client:
+            made = client.access.create_token(user, chosen, expires_in_s=lifetime_s, note=note)
+    view.show_new(made, as_json=as_json)
+
+
+@token.command("list")
+def token_list(
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Only this user's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    server: Server = None,
+) -> None:
+    """List tokens, without their secrets."""
+    from k12ai.cli import people as view
+
+    if data_dir is not None:
+        found = [each for each in _offline().tokens(data_dir) if user in (None, each.user)]
+    else:
+        with Client(server, language=language()) as client:
+            found = list(client.access.tokens(user))
+    view.show_tokens(found, as_json=as_json)
+
+
+@token.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, which 'list' shows.")],
+    data_dir: DataDir = None,
+    server: Server = None,
+) -> None:
+    """End a token at once."""
+    if data_dir is not None:
+        revoked = _offline().revoke(data_dir, token_id)
+    else:
+        with Client(server, language=language()) as client:
+            revoked = client.access.revoke_token(token_id)
+    said = Text(f"revoked: {revoked.id} of {revoked.user}", f"已吊销：{revoked.user} 的 {revoked.id}")
+    sys.stdout.write(said.pick(language()) + "\n")
+
+
+@token.command("whoami")
+def token_whoami(server: Server = None) -> None:
+    """Print who the server takes you for."""
+    from k12ai.cli import people as view
+
+    with Client(server, language=language()) as client:
+        view.show_me(client.access.me())
+
+
+@classes.command("set")
+def class_set(
+    name: Annotated[str, typer.Argument(help="The name of the class, such as 2026-3.")],
+    roster: Annotated[Path, typer.Argument(help="CSV with a column 'user' (学号), and perhaps 'name' (姓名).")],
+    teacher: Annotated[
+        list[str] | None, typer.Option("--teacher", "-t", help="Who may act for the students.")
+    ] = None,
+    tokens: Annotated[bool, typer.Option(help="Make a token for each student who has none.")] = True,
+    expires: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long the tokens are valid: 12h, 90d, 20w.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the tokens into this new file."),
+    ] = None,
+    server: Server = None,
+) -> None:
+    """Make a class of a roster, or change who is in it; print the new tokens as CSV, a line a student."""
+    from k12ai.cli import people as view
+    from k12ai.cli.rosters import read_roster
+
+    lifetime_s = view.lifetime_s(expires)
+    students = read_roster(roster)
+    view.require_new(output)
+    with Client(server, language=language()) as client:
+        made = client.access.set_class(
+            name, list(students), teacher or [], tokens=tokens, expires_in_s=lifetime_s
         )
-    return int(match[1]) * _UNIT_S[match[2]]
+    if tokens:
+        view.hand_out(made, students, output)
 
 
-# --- rosters -----------------------------------------------------------------------------------------
+@classes.command("list")
+def class_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: Server = None,
+) -> None:
+    """List classes."""
+    from k12ai.cli import people as view
+
+    with Client(server, language=language()) as client:
+        view.show_classes(client.access.classes(), as_json=as_json)
 
 
-def read_roster(path: Path) -> Mapping[str, str]:
-    """Return the students of a CSV file and their names, in its order.
-
-    The column of users is called ``user`` (or 学号, 用户名 and the like), else it is the first one; a
-    column ``name`` (姓名) is for people alone. Spreadsheets write UTF-8 with a mark, or GBK.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CommandFailed(
-            EXIT_USAGE, Text(f"{path}: {error.strerror}", f"{path}：{error.strerror}")
-        ) from None
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(_decoded(raw, path)))]
-    numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
-    if not numbered:
-        raise CommandFailed(EXIT_USAGE, Text(f"{path}: no students in it", f"{path}：文件中没有学生"))
-    header = [cell.lower() for cell in numbered[0][1]]
-    user_at = next((place for place, cell in enumerate(header) if cell in _HEADERS), None)
-    name_at = next((place for place, cell in enumerate(header) if cell in _NAMES), None)
-    if user_at is not None or name_at is not None:
-        numbered = numbered[1:]
-    students: dict[str, str] = {}
-    for number, row in numbered:
-        user = row[user_at or 0] if len(row) > (user_at or 0) else ""
-        if not _IDENTIFIER.fullmatch(user):
-            raise _bad_user(path, number, user)
-        if user in students:
-            raise CommandFailed(
-                EXIT_USAGE,
-                Text(f"{path}, line {number}: {user} is there twice", f"{path} 第 {number} 行：{user} 重复"),
-            )
-        students[user] = row[name_at] if name_at is not None and len(row) > name_at else ""
-    return students
+@classes.command("delete")
+def class_delete(name: Annotated[str, typer.Argument()], server: Server = None) -> None:
+    """Dissolve a class; its students keep their tokens and what is theirs."""
+    with Client(server, language=language()) as client:
+        client.access.delete_class(name)
 
 
-def _decoded(raw: bytes, path: Path) -> str:
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
+def audit(
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Only what this user did.")] = None,
+    action: Annotated[str | None, typer.Option("--action", "-a", help="Only this, such as task.stop.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 2026-09-01T08:00:00Z.")] = None,
+    before: Annotated[int | None, typer.Option(help="Go on from this sequence, towards the past.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: Server = None,
+) -> None:
+    """Show who did what to what, from where, and what the server answered; newest first."""
+    from k12ai.cli import people as view
+
+    with Client(server, language=language()) as client:
+        found = client.access.audit(user=user, action=action, since=since, before=before, limit=limit)
+    view.show_audit(found, as_json=as_json)
+
+
+def _role(given: str) -> Role:
+    for role in ROLES:
+        if given == role:
+            return role
     raise CommandFailed(
-        EXIT_USAGE, Text(f"{path}: neither UTF-8 nor GBK text", f"{path}：既不是 UTF-8 也不是 GBK 文本")
-    )
-
-
-def _bad_user(path: Path, number: int, user: str) -> CommandFailed:
-    shown = printable(user)[:80]
-    return CommandFailed(
         EXIT_USAGE,
         Text(
-            f"{path}, line {number}: {shown!r} cannot be a user: 1 to 64 of A-Z a-z 0-9 . _ @ - ; "
-            "put numbers or short names in a column 'user', and people's names in a column 'name'",
-            f"{path} 第 {number} 行：{shown!r} 不能作为用户名：只能用 1 到 64 个 A-Z a-z 0-9 . _ @ - 字符；"
-            "请把学号或短名放在“user”列，姓名放在“name”列",
+            f"--role {given}: must be one of {', '.join(ROLES)}",
+            f"--role {given}：必须是 {', '.join(ROLES)} 之一",
         ),
     )
 
 
-# --- showing -----------------------------------------------------------------------------------------
-
-
-def show_me(me: Me) -> None:
-    """Print who the server takes the caller for."""
-    if me.open:
-        said = Text(
-            "the server is open: everybody on its machine may do everything",
-            "服务器处于开放模式：本机上的任何人都可以进行任何操作",
-        )
-        sys.stdout.write(said.pick(language()) + "\n")
-        return
-    until = _day(me.expires_at)
-    classes = ", ".join(me.classes)
-    sys.stdout.write(" ".join(filter(None, (me.user, me.role, until, classes))) + "\n")
-
-
-def show_new(token: NewToken, *, as_json: bool) -> None:
-    """Print a token that was just made: alone on standard output, so that it can go into a variable."""
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(token).decode() + "\n")
-        return
-    sys.stdout.write(token.token + "\n")
-    sys.stderr.write(_SHOWN_ONCE.pick(language()) + "\n")
-
-
-def show_tokens(tokens: Sequence[TokenInfo], *, as_json: bool) -> None:
-    """Print tokens, without their secrets."""
-    columns = ("id", "user", "role", "expires", "state", "note")
-    rows = [
-        (each.id, each.user, each.role, _day(each.expires_at), _state(each), printable(each.note))
-        for each in tokens
-    ]
-    _show(columns, rows, tokens, _NO_TOKENS, as_json=as_json)
-
-
-def show_classes(classes: Sequence[Classroom], *, as_json: bool) -> None:
-    """Print classes."""
-    rows = [(each.name, ", ".join(each.teachers), str(len(each.students))) for each in classes]
-    _show(("class", "teachers", "students"), rows, classes, _NO_CLASSES, as_json=as_json)
-
-
-def hand_out(made: NewClassroom, names: Mapping[str, str], output: Path | None) -> None:
-    """Print, or write into a file for its owner alone, the new tokens of a class as CSV, a line a student."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("user", "name", "token"))
-    writer.writerows((each.user, names.get(each.user, ""), each.token) for each in made.tokens)
-    if not made.tokens:
-        sys.stderr.write(_NO_NEW.pick(language()) + "\n")
-    elif output is None:
-        sys.stdout.write(text.getvalue())
-        sys.stderr.write(_SHOWN_ONCE.pick(language()) + "\n")
-    else:
-        # With a mark, by which spreadsheets know UTF-8.
-        output.touch(mode=0o600)
-        output.chmod(0o600)
-        output.write_text(text.getvalue(), encoding="utf-8-sig")
-        count = len(made.tokens)
-        sys.stderr.write(Text(f"{output}: {count} tokens", f"{output}：{count} 个令牌").pick(language()) + "\n")
-
-
-def require_new(output: Path | None) -> None:
-    """Refuse a file that is there before anything is made whose only copy would go into it."""
-    if output is not None and (output.exists() or not os.access(output.parent, os.W_OK)):
-        raise CommandFailed(
-            EXIT_USAGE,
-            Text(f"--output {output}: must be a new file", f"--output {output}：必须是一个新文件"),
-        )
-
-
-def show_audit(entries: Sequence[AuditEntry], *, as_json: bool) -> None:
-    """Print what was done, newest first."""
-    columns = ("when", "who", "from", "did", "to", "answer")
-    rows = [
-        (
-            each.at.astimezone().strftime("%m-%d %H:%M:%S"),
-            f"{each.user} ({each.role})" if each.user else each.role,
-            each.address,
-            each.action,
-            printable(each.subject),
-            str(each.status),
-        )
-        for each in entries
-    ]
-    _show(columns, rows, entries, _NOTHING, as_json=as_json)
-
-
-_COLUMNS = {
-    "user": "用户", "role": "角色", "expires": "有效期至", "state": "状态", "note": "备注", "class": "班级",
-    "teachers": "教师", "students": "学生数", "when": "时间", "who": "谁", "from": "来自", "did": "操作",
-    "to": "对象", "answer": "应答", "id": "编号",
-}  # fmt: skip
-
-
-def _show(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    values: Sequence[object],
-    nothing: Text,
-    *,
-    as_json: bool,
-) -> None:
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(values).decode() + "\n")
-    elif not rows:
-        sys.stdout.write(nothing.pick(language()) + "\n")
-    else:
-        table = Table(box=box.SIMPLE)
-        for name in columns:
-            table.add_column(Text(name, _COLUMNS[name]).pick(language()), overflow="fold")
-        for row in rows:
-            table.add_row(*(Styled(cell) for cell in row))
-        Console().print(table)
-
-
-def _state(token: TokenInfo) -> str:
-    if token.revoked_at is not None:
-        return Text("revoked", "已吊销").pick(language())
-    left = None if token.expires_at is None else token.expires_at - datetime.now(UTC)
-    if left is not None and left <= timedelta(0):
-        return Text("expired", "已过期").pick(language())
-    return Text("valid", "有效").pick(language())
-
-
-def _day(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+def _offline() -> ModuleType:
+    try:
+        from k12ai.cli import offline
+    except ModuleNotFoundError as error:
+        raise server_missing(error) from None
+    return offline

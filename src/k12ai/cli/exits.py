@@ -14,3 +14,14 @@ class CommandFailed(Exception):
         super().__init__(*(line.en for line in lines))
         self.exit_code = exit_code
         self.lines = lines
+
+
+def server_missing(error: ModuleNotFoundError) -> CommandFailed:
+    """Return the end of a command that needs the server's libraries, where only the client is installed."""
+    return CommandFailed(
+        EXIT_USAGE,
+        Text(
+            f"the server is not installed ({error.name} is missing): pip install 'k12ai[server]'",
+            f"未安装服务器（缺少 {error.name}）：pip install 'k12ai[server]'",
+        ),
+    )
