@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from benchmarks import (
+    rows_access,
     rows_arrivals,
     rows_containers,
     rows_kv,
@@ -43,6 +44,7 @@ MEASUREMENTS = (
     Measurement(rows_latency.AGAINST_ENGINE, rows_latency.against_engine),
     Measurement(rows_latency.AGAINST_GLANCES, rows_latency.against_glances),
     Measurement(rows_throughput.AGAINST_OTHERS, rows_throughput.against_others),
+    Measurement(rows_access.TOKENS, rows_access.tokens),
     Measurement(rows_monitor.FRESHNESS, rows_monitor.freshness),
     Measurement(rows_monitor.COST, rows_monitor.cost),
     Measurement(rows_monitor.CALLS, rows_monitor.calls),

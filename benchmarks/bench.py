@@ -30,19 +30,17 @@ STATS_PATH = "/k12ai/platform/stats"
 _READY_S = 60.0
 
 # What the published notebook sends to see everything.
-STATS_REQUEST = http_request(
-    "POST",
-    STATS_PATH,
-    msgspec.json.encode(
-        {
-            "op": "query",
-            "user": "16601548608",
-            "service_name": "k12platform",
-            "service_uuid": "123456",
-            "service_params": dict.fromkeys(("cpus", "gpus", "disks", "containers"), True),
-        }
-    ),
+STATS_USER = "16601548608"
+STATS_BODY = msgspec.json.encode(
+    {
+        "op": "query",
+        "user": STATS_USER,
+        "service_name": "k12platform",
+        "service_uuid": "123456",
+        "service_params": dict.fromkeys(("cpus", "gpus", "disks", "containers"), True),
+    }
 )
+STATS_REQUEST = http_request("POST", STATS_PATH, STATS_BODY)
 
 
 class Scale(NamedTuple):
@@ -203,9 +201,11 @@ class Peer(NamedTuple):
         return Target(self.port, request)
 
 
-def stats_of(server: Server) -> Target:
-    """Return the server's stats, all parts, as the goal of a load."""
-    return Target(server.port, STATS_REQUEST)
+def stats_of(server: Server, token: str | None = None) -> Target:
+    """Return the server's stats, all parts, as the goal of a load; with a token as its user."""
+    if token is None:
+        return Target(server.port, STATS_REQUEST)
+    return Target(server.port, http_request("POST", STATS_PATH, STATS_BODY, token=token))
 
 
 def answer_of(server: Server) -> bytes:

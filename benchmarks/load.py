@@ -68,9 +68,13 @@ class Load(NamedTuple):
         return self.answers / self.seconds
 
 
-def http_request(method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
+def http_request(
+    method: str, path: str, body: bytes = b"", content_type: str = "application/json", token: str = ""
+) -> bytes:
     """Return the bytes of a request as a notebook's client sends it."""
     fields = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Accept: */*"]
+    if token:
+        fields.append(f"Authorization: Bearer {token}")
     if body:
         fields += [f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
     return "\r\n".join(fields).encode() + _END + body
