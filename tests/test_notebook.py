@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from k12ai.client import ServerUnreachable
+from k12ai.client import Client, ServerUnreachable
 from k12libs.utils import nb_easy
 from tests.support.engine import EngineClient
 from tests.support.server import Server
@@ -175,12 +175,21 @@ def test_the_example_runs_from_top_to_bottom_and_stops_a_real_container(
     assert engine.state(others)["Running"]
 
 
+@pytest.mark.parametrize("mode", ["open", "tokens"])
 def test_the_example_runs_where_there_is_no_container(
-    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
 ) -> None:
-    """On a laptop without Docker the notebook still runs through; the stop is of an unknown container."""
+    """On a laptop without Docker the notebook still runs through; the stop is of an unknown container.
+
+    Where the server asks for tokens, `K12AI_TOKEN` is all there is to set.
+    """
     server = start_server("--docker-host", f"unix://{tmp_path}/none.sock")
     monkeypatch.setenv("K12AI_SERVER_URL", server.url)
+    if mode == "tokens":
+        with Client() as client:
+            monkeypatch.setenv("K12AI_TOKEN", client.access.create_token("head", "admin").token)
+        with Client() as head:
+            monkeypatch.setenv("K12AI_TOKEN", head.access.create_token("test").token)
     prints = run_example()
     assert "containers: unknown" in prints[2]
     assert "container id unknow is not found" in prints[4]
@@ -202,6 +211,9 @@ def test_the_first_model_is_trained_evaluated_and_used(
         address = request.getfixturevalue("docker_host")
     server = start_server("--max-tasks", "2", "--runtime", runtime, "--docker-host", address)
     monkeypatch.setenv("K12AI_SERVER_URL", server.url)
+    if runtime == "docker":  # and with a token, which is all there is to set
+        with Client() as client:
+            monkeypatch.setenv("K12AI_TOKEN", client.access.create_token("head", "admin").token)
     prints = run_example("first_model.ipynb", tmp_path)
     assert "k12ml" in prints[0]
     assert "succeeded" in prints[2]
