@@ -80,7 +80,7 @@ class TaskRoutes:
             offset = whole(query.get("offset"), "offset")
             follow = flag(query.get("follow"), "follow") or False
             task = await self._task(request)
-            return Stream(self._output(task, offset, follow=follow), media_type="text/plain; charset=utf-8")
+            return Stream(self._output(task, offset, follow=follow), media_type=MediaType.TEXT)
 
         @get("/api/v1/frameworks")
         async def frameworks(request: AnyRequest) -> Response[bytes]:
