@@ -18,12 +18,9 @@ from k12ai.models import (
 )
 from k12ai.runtimes.accounts import Account
 from k12ai.runtimes.base import Launch
-from k12ai.runtimes.task_dirs import LOG_BYTES, TaskDir
+from k12ai.runtimes.task_dirs import LOG_BYTES, SHM_BYTES, TMP_BYTES, TaskDir
 
 MAX_OPEN_FILES = 4096
-TMP_BYTES = 1 << 30
-# PyTorch's data loaders hand tensors over in it; it counts as the task's memory.
-SHM_BYTES = 1 << 30
 _INIT_DIR = "/k12ai"
 _INIT_FILES = ("container_init.py", "segments.py")
 # A module is compiled once; Python would keep the syntax tree of a script as long as it runs.

@@ -23,6 +23,10 @@ T = TypeVar("T")
 
 _RM = shutil.which("rm") or "/bin/rm"
 LOG_BYTES = 10 * 1024 * 1024
+# What a task may put into memory as files, in its own /tmp and in /dev/shm, where PyTorch's data loaders
+# hand tensors over; it counts as the task's memory.
+TMP_BYTES = 1 << 30
+SHM_BYTES = 1 << 30
 
 
 class Kept(Struct, frozen=True):

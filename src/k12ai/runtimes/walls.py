@@ -1,10 +1,10 @@
 """The walls around a task of the process runtime, and which of them this machine lets us build.
 
-With bubblewrap a task sees a read-only system, a private ``/tmp``, no home directories, nothing of the
-platform but its own project, no processes but its own and, unless its framework asks for it, no
-network. Where the server is root, each student's tasks run under an account of their own. Where
-cgroups can be made, memory and processes are capped by the kernel and counted exactly. What is not in
-force is said at the start, with the reason, and in ``docs/operations.md``.
+With bubblewrap a task sees a read-only system, a private ``/tmp`` that cannot take all memory, no home
+directories, nothing of the platform but its own project, no processes but its own and, unless its
+framework asks for it, no network. Where the server is root, each student's tasks run under an account
+of their own. Where cgroups can be made, memory and processes are capped by the kernel and counted
+exactly. What is not in force is said at the start, with the reason, and in ``docs/operations.md``.
 """
 
 import os
@@ -17,12 +17,14 @@ from typing import NamedTuple
 import structlog
 
 from k12ai.runtimes.accounts import Account, account_of
+from k12ai.runtimes.task_dirs import SHM_BYTES, TMP_BYTES
 from k12ai.texts import Text
 
 log = structlog.stdlib.get_logger(__name__)
 
 # What a task has no business to see. Its interpreter and its project are put back where they are below these.
-_HIDDEN = ("/tmp", "/var/tmp", "/home", "/root", "/run", "/srv", "/mnt", "/media")  # noqa: S108 - hidden, not used
+_TMP = ("/tmp", "/var/tmp")  # noqa: S108 - hidden, not used
+_HIDDEN = (*_TMP, "/home", "/root", "/run", "/srv", "/mnt", "/media")
 
 # What is made anew in a sandbox, or belongs to the state of the machine, where containers come and go.
 _NOT_SYSTEM = frozenset({"/dev", "/proc", "/var", *_HIDDEN})
@@ -41,7 +43,8 @@ class Walls:
 
     def __init__(self, data_dir: Path, *, cgroups: Wall, sandbox: bool = True) -> None:
         self._data_dir = data_dir
-        self._bwrap = shutil.which("bwrap") if sandbox and _bwrap_works() else None
+        self._limits_tmp = sandbox and _bwrap_works(*_tmpfs(_TMP[0], "1777", TMP_BYTES))
+        self._bwrap = shutil.which("bwrap") if self._limits_tmp or (sandbox and _bwrap_works()) else None
         self._setpriv = shutil.which("setpriv")
         self._root = os.geteuid() == 0
         self.sandboxed = self._bwrap is not None
@@ -53,6 +56,14 @@ class Walls:
                 Text(
                     "bubblewrap is not installed or may not make namespaces here",
                     "未安装 bubblewrap，或此处不允许创建命名空间",
+                ),
+            ),
+            Wall(
+                Text("a limit of the private /tmp (bubblewrap 0.7)", "私有 /tmp 的容量限制（bubblewrap 0.7）"),
+                self._limits_tmp,
+                Text(
+                    "there is no sandbox, or its bubblewrap is older and cannot limit it",
+                    "没有沙箱，或 bubblewrap 版本较旧，无法限制",
                 ),
             ),
             Wall(Text("an account for each student", "每个学生独立账户"), self._own_accounts, why),
@@ -113,13 +124,17 @@ class Walls:
         hidden = [*(path for path in _HIDDEN if os.path.isdir(path)), str(self._data_dir)]
         hidden.sort()
         for each in hidden:
-            mode = "1777" if each.endswith("tmp") else "0755"
-            yield from (*_parents(each, hidden), "--perms", mode, "--tmpfs", each)
+            mode = "1777" if each in _TMP else "0755"
+            yield from (*_parents(each, hidden), *_tmpfs(each, mode, TMP_BYTES if self._limits_tmp else None))
+        yield from _tmpfs("/dev/shm", "1777", SHM_BYTES if self._limits_tmp else None)  # noqa: S108 - its own
         for path in (*_interpreter(), *readable):
             if _below(str(path), (*hidden, *_NOT_SYSTEM)):
                 yield from (*_parents(str(path), hidden), "--ro-bind", str(path), str(path))
         for path in (project_dir, *writable):
             yield from (*_parents(str(path), hidden), "--bind", str(path), str(path))
+        # Where the task's account is the server's own, these are its to write in.
+        for each in ("/", "/dev", *(path for path in hidden if path not in _TMP)):
+            yield from ("--remount-ro", each)
         yield from ("--chdir", str(project_dir))
 
     def _may_use_own_accounts(self) -> tuple[bool, Text]:
@@ -137,12 +152,12 @@ class Walls:
         return True, Text("", "")
 
 
-def _bwrap_works() -> bool:
+def _bwrap_works(*options: str) -> bool:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return False
     view = (*_system(), "--proc", "/proc", "--dev", "/dev")
-    probe = (bwrap, *view, "--unshare-pid", "--unshare-net", "true")
+    probe = (bwrap, *view, *options, "--unshare-pid", "--unshare-net", "--remount-ro", "/", "true")
     try:
         child = os.posix_spawn(bwrap, probe, os.environ, file_actions=_quiet())
     except OSError:
@@ -162,6 +177,11 @@ def _system() -> Iterator[str]:
                 yield from ("--symlink", os.readlink(entry.path), entry.path)
             elif entry.is_dir() and entry.path not in _NOT_SYSTEM:
                 yield from ("--ro-bind", entry.path, entry.path)
+
+
+def _tmpfs(path: str, mode: str, size: int | None) -> tuple[str, ...]:
+    limit = () if size is None else ("--size", str(size))
+    return ("--perms", mode, *limit, "--tmpfs", path)
 
 
 def _quiet() -> list[tuple[int, int, str, int, int]]:
