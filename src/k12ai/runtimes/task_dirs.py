@@ -7,6 +7,7 @@ a container, the directory of the output; all else is the server's.
 import contextlib
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,7 +166,28 @@ def _hand_over(project_dir: Path, account: Account) -> None:
     with os.scandir(project_dir) as entries:
         if all(entry.stat(follow_symlinks=False).st_uid == account[0] for entry in entries):
             return
-    for _root, directories, files, root_descriptor in os.fwalk(project_dir, follow_symlinks=False):
-        for name in (*directories, *files):
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                os.chown(name, *account, dir_fd=root_descriptor, follow_symlinks=False)
+    for _root, directories, files, at in os.fwalk(project_dir, follow_symlinks=False):
+        # Not below what is the student's: a program can have made that too deep to walk.
+        directories[:] = [name for name in directories if _give(name, at, account)]
+        for name in files:
+            _give(name, at, account)
+
+
+def _give(name: str, at: int, account: Account) -> bool:
+    """Make a file or a directory an account's own, and say whether it was not before.
+
+    Not a file with a second name: that may be the student's link to what is somebody else's.
+    """
+    try:
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    except FileNotFoundError:  # deleted meanwhile
+        return False
+    try:
+        found = os.fstat(descriptor)
+        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        if found.st_uid == account[0] or not (is_plain or stat.S_ISDIR(found.st_mode)):
+            return False
+        os.chown(f"/proc/self/fd/{descriptor}", *account)
+        return True
+    finally:
+        os.close(descriptor)
