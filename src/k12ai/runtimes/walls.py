@@ -92,6 +92,8 @@ class Walls:
         return [
             self._bwrap,
             *self._view(project_dir, readable, writable, network=network, gpus=gpus),
+            # Of a server that is root and has no setpriv, which drops them; it needs them to do so.
+            *(("--cap-drop", "ALL", "--ro-bind", "/proc/sys", "/proc/sys") if account is None else ()),
             "--",
             *inner,
         ]
