@@ -1,14 +1,13 @@
 """Tasks as containers, for the most hostile student and the most unlucky operator.
 
 What every runtime promises is in `tests.contract.test_task_runtime`; here is what only containers have:
-the profile that the Engine was given, what a program can do from inside of it (B30), and what others do
-to its container from outside.
+the profile that the Engine was given, what a program can do from inside of it, and what others do to its
+container from outside. What it can do elsewhere is tried in `tests.test_hostile_student`.
 """
 
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -270,56 +269,7 @@ def test_an_odd_project_name_is_a_directory_where_all_are(tmp_path: Path) -> Non
         assert found.resolve() == found
 
 
-# --- from inside (B30) ------------------------------------------------------------------------
-
-
-async def test_a_hostile_program_can_do_nothing_that_it_should_not(
-    runtime: DockerTasks,
-    program: Programs,
-    data_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("K12AI_SECRET", "canary-7a30")
-    victim = program(
-        "import os; open('homework', 'w').write('mine'); open(os.environ['K12AI_JOURNAL'], 'a').write('{}\\n');"
-        + SLEEP,
-        user="bob",
-        task_id="b0bb0bb0bb0b",
-    )
-    await up(runtime, victim)
-    store = data_dir / "k12ai.db"
-    store.write_text("canary")
-    store.chmod(0o600)
-    connected: list[object] = []
-    listener = await asyncio.start_server(lambda reader, writer: connected.append(writer), "127.0.0.1", 0)
-    unnamed = f"k12ai-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX) as without_file:
-        without_file.bind(f"\0{unnamed}")
-        without_file.listen()
-        victim_dir = data_dir / "tasks" / victim.task_id
-        where = {
-            "port": listener.sockets[0].getsockname()[1],
-            "addresses": [socket.gethostname()],
-            "abstract": unnamed,
-            "data_dir": str(data_dir),
-            "files": ["k12ai.db", "instance"],
-            "victim": str(victim_dir),
-            "victim_project": str(victim.project_dir),
-        }
-        source = (Path(__file__).parents[1] / "support" / "hostile.py").read_text()
-        hostile = program(source, msgspec.json.encode(where).decode())
-        end = await ended(runtime, hostile)
-    listener.close()
-    out = printed(runtime, hostile.task_id)
-    assert end.exit_code == 0, out
-    found = msgspec.json.decode(out.splitlines()[-1])
-    assert found["succeeded"] == []
-    assert found["tried"] >= 30
-    assert connected == []
-    assert (victim_dir / "journal").read_bytes() == b"{}\n"
-    assert printed(runtime, victim.task_id) == "up\n"
-    assert (victim.project_dir / "homework").read_text() == "mine"
-    assert (await stopped(runtime, victim, 5)).reason == "stopped"
+# --- from inside --------------------------------------------------------------------------------
 
 
 async def test_what_is_planted_among_its_output_shows_it_nothing_and_blocks_nobody(
