@@ -20,6 +20,11 @@ class Text(NamedTuple):
         return Text(self.en.format(**values), self.zh.format(**values))
 
 
+def printable(text: str) -> str:
+    """Return the text without what a terminal would obey: much of what is shown are strangers' words."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def preferred_language(accept_language: str | None) -> Language:
     """Choose the language of an ``Accept-Language`` header; English where it asks for neither.
 

@@ -17,11 +17,12 @@ import pytest
 from rich.console import Console, RenderableType
 
 from k12ai.cli import stats as view
-from k12ai.cli.words import language, printable
+from k12ai.cli.words import language
 from k12ai.models import Container, Gpu, GpuHolder, GpuLedger, StatsMessage, UserUsage
 from k12ai.monitor import ledger
 from k12ai.monitor.gpu import ProcessSample
 from k12ai.monitor.processes import Process
+from k12ai.texts import printable
 from tests.support.engine import EngineClient
 from tests.support.fakes import gpu_sample
 from tests.support.server import Server

@@ -19,14 +19,14 @@ from rich.text import Text as Styled
 
 from k12ai._version import __version__
 from k12ai.cli.exits import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, CommandFailed
-from k12ai.cli.words import language, printable, size
+from k12ai.cli.words import language, size
 from k12ai.errors import EngineUnavailable
 from k12ai.frameworks.base import Framework
 from k12ai.frameworks.installed import installed
 from k12ai.image_context import PACKAGE, Context
 from k12ai.images import LABEL_CONTENT, LABEL_FRAMEWORK, LABEL_VERSION, image_of
 from k12ai.pip_settings import PipSettings
-from k12ai.texts import Text
+from k12ai.texts import Text, printable
 
 if TYPE_CHECKING:
     from k12ai.image_engine import Image, ImageEngine

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from k12ai.cli.exits import EXIT_USAGE, CommandFailed
-from k12ai.cli.words import language, printable
+from k12ai.cli.words import language
 from k12ai.people import AuditEntry, Classroom, Me, NewClassroom, NewToken, TokenInfo
-from k12ai.texts import Text
+from k12ai.texts import Text, printable
 
 _SHOWN_ONCE = Text(
     "This is shown once. Its owner sets it as K12AI_TOKEN; who has it is its owner to the server.",

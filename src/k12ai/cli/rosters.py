@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from k12ai.cli.exits import EXIT_USAGE, CommandFailed
-from k12ai.cli.words import printable
-from k12ai.texts import Text
+from k12ai.texts import Text, printable
 
 _HEADERS = frozenset({"user", "username", "id", "account", "学号", "用户", "用户名", "账号"})
 _NAMES = frozenset({"name", "姓名", "名字"})

@@ -15,10 +15,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text as Styled
 
-from k12ai.cli.words import language, printable, size
+from k12ai.cli.words import language, size
 from k12ai.client import Client, ServerUnreachable
 from k12ai.models import Container, Disk, Gpu, StatsMessage, UserUsage
-from k12ai.texts import Text
+from k12ai.texts import Text, printable
 
 T = TypeVar("T")
 

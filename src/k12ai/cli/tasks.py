@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
 
-from k12ai.cli.words import language, printable
+from k12ai.cli.words import language
 from k12ai.client import Client, TaskHandle
 from k12ai.client.progress import standing
 from k12ai.task import TASK_ID_DIGITS, Task
-from k12ai.texts import Text
+from k12ai.texts import Text, printable
 
 _NO_TASKS = Text("no task is running", "没有正在运行的任务")
 _COLUMNS = (

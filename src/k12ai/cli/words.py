@@ -1,4 +1,4 @@
-"""The language of the terminal, text from strangers made safe to show in it, and sizes that people read."""
+"""The language of the terminal, and sizes that people read."""
 
 import os
 
@@ -11,11 +11,6 @@ def language() -> Language:
         if value := os.environ.get(name):
             return "zh" if value.lower().startswith("zh") else "en"
     return "en"
-
-
-def printable(text: str) -> str:
-    """Return the text without what a terminal would obey: labels are anybody's words."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def size(count: float) -> str:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from k12ai.task import Message, Task
+from k12ai.texts import printable
 
 _MOST_FIGURES = 3
 _CURVE_WIDTH = 16
@@ -118,11 +119,11 @@ class _TerminalRow:
     def draw(self, state: _State) -> None:
         self._bar.update(
             self._row,
-            description=state.description,
+            description=printable(state.description),
             completed=state.done,
             total=state.total,
             share=state.share,
-            figures=str(state.figures),
+            figures=printable(str(state.figures)),
         )
 
 
