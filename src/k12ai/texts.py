@@ -20,9 +20,15 @@ class Text(NamedTuple):
         return Text(self.en.format(**values), self.zh.format(**values))
 
 
-def printable(text: str) -> str:
-    """Return the text without what a terminal would obey: much of what is shown are strangers' words."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+def printable(text: str, keeping: str = "") -> str:
+    """Return the text without what a terminal would obey: much of what is shown are strangers' words.
+
+    ``keeping`` are control characters that stay, such as the ends of lines.
+    """
+    return "".join(
+        character if character in keeping or character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
 
 
 def preferred_language(accept_language: str | None) -> Language:

@@ -1,6 +1,7 @@
 """``k12ai submit``, ``ps``, ``logs``, ``stop``, ``frameworks``: tasks from the terminal."""
 
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,3 +89,24 @@ def test_parameters_come_from_a_file_and_from_words_which_win(tmp_path: Path) ->
 def test_words_that_are_no_parameters_are_refused(words: list[str]) -> None:
     with pytest.raises(BadParam):
         params_of(None, words)
+
+
+def test_logs_on_a_terminal_obey_nothing_and_in_a_file_are_as_they_were(machine: Server) -> None:
+    """A student's output must not set the title of, or clear, the teacher's terminal."""
+    code = "print('\\x1b]0;owned\\x07\\x1b[2Jfirst\\rsecond\\tend')"
+    shown = k12ai(machine, "submit", "k12py", "runcode", "--detach", "--param", f"code={code}")
+    task_id = shown.stdout.strip()
+    assert "\x1b]0;owned" in k12ai(machine, "logs", "--follow", task_id).stdout
+    controller, terminal = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "k12ai", "logs", task_id],
+        env={**os.environ, "K12AI_SERVER_URL": machine.url},
+        stdout=terminal,
+        timeout=60,
+        check=True,
+    )
+    os.close(terminal)
+    drawn = os.read(controller, 65536)
+    os.close(controller)
+    assert b"\x1b" not in drawn
+    assert b"first\rsecond\tend" in drawn

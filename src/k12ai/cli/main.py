@@ -19,6 +19,7 @@ from k12ai.client import Client, RequestRefused, ServerUnreachable
 from k12ai.images import DEFAULT_BASE
 from k12ai.settings import Settings, SettingsError, described
 from k12ai.task import Limits
+from k12ai.texts import printable
 
 app = typer.Typer(
     name="k12ai",
@@ -212,10 +213,12 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
     server: Server = None,
 ) -> None:
-    """Print what a task has printed."""
+    """Print what a task has printed; on a terminal, without what the terminal would obey."""
+    is_terminal = sys.stdout.isatty()
     with Client(server, language=language()) as client:
         for piece in client.logs(task_id, follow=follow):
-            sys.stdout.write(piece)
+            # A carriage return stays: progress bars draw over themselves with it.
+            sys.stdout.write(printable(piece, "\n\r\t") if is_terminal else piece)
             sys.stdout.flush()
 
 
