@@ -57,11 +57,15 @@ class Classroom(Struct, frozen=True):
 
 
 class ClassRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who is in a class from now on. With ``tokens``, each student without a valid token gets one."""
+    """Who is in a class from now on. With ``tokens``, each student without a valid token gets one.
+
+    With ``renew``, each student gets one, in place of all that were there.
+    """
 
     students: Annotated[list[Identifier], Meta(max_length=MAX_CLASS)]
     teachers: Annotated[list[Identifier], Meta(max_length=MAX_CLASS)] = []
     tokens: bool = True
+    renew: bool = False
     expires_in_s: Lifetime | None = None
 
 

@@ -156,6 +156,20 @@ async def test_a_class_gives_each_student_one_token_and_no_second_one(book: Acce
     assert second.classroom.students == ["li", "sun"]
 
 
+async def test_new_tokens_for_all_take_the_place_of_what_students_had(book: AccessBook) -> None:
+    """For strips of paper that were lost, and for a new term; a colleague in the class keeps theirs."""
+    first = await book.set_class("3-1", ClassRequest(["li", "wang"]), HEAD)
+    colleague = await book.issue(TokenRequest("zhang", "teacher"), HEAD)
+    again = await book.set_class("3-1", ClassRequest(["li", "wang", "zhang"], renew=True), HEAD)
+    assert [each.user for each in again.tokens] == ["li", "wang", "zhang"]
+    for each in first.tokens:
+        with pytest.raises(TokenRevoked):
+            book.authenticate(each.token)
+    for made in (*again.tokens, colleague):
+        assert book.is_valid(made.id)
+        assert book.authenticate(made.token).user == made.user
+
+
 async def test_who_leaves_a_class_is_out_of_the_teachers_reach_at_once(book: AccessBook) -> None:
     made = await book.issue(TokenRequest("zhang", "teacher"), HEAD)
     await book.set_class("3-1", ClassRequest(["li", "wang"], ["zhang"]), HEAD)

@@ -1,7 +1,7 @@
 """What is whose: by the token, not by what a request says, and by whole names, not by their beginnings."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.support.school import (
     TEACHER,
     School,
 )
-from tests.support.server import envelope, strict
+from tests.support.server import Server, envelope, strict
 
 SLEEP = {"code": "import time\ntime.sleep(600)"}
 
@@ -42,7 +42,12 @@ def test_a_prefix_above_a_students_keys_has_the_students_own_alone(
     school: School, keys: dict[str, list[str]], prefix: str
 ) -> None:
     """Recursion is by a plain prefix, as Consul has it; what it shows is not."""
-    own = [key for key in keys[STUDENT] if key.startswith(prefix)]
+    own = [
+        key
+        for key in school.keys(ADMIN)
+        if key.startswith(prefix) and key.split("/")[:2] in (["platform", STUDENT], ["framework", STUDENT])
+    ]
+    assert {key for key in keys[STUDENT] if key.startswith(prefix)} <= set(own)
     assert school.keys(STUDENT, prefix) == own
     listed = school.ask(STUDENT, "GET", f"/v1/kv/{prefix}?recurse").json()
     assert [each["Key"] for each in listed] == own
@@ -217,6 +222,21 @@ def test_an_asynchronous_stop_is_carried_out_for_who_asked(school: School) -> No
         handle.stop(grace_s=0)
 
 
+def test_a_stream_ends_with_its_token(school: School) -> None:
+    """Who follows a task for hours is let go when the token is revoked, not when the task ends."""
+    made = school.ask(ADMIN, "POST", "/api/v1/tokens", {"user": STUDENT}).json()
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    with school.client(STUDENT) as student:
+        handle = student.submit("k12py", "runcode.start", "followed", SLEEP)
+        path = f"/api/v1/tasks/{handle.task_id}/logs?follow"
+        with school.server.http.stream("GET", path, headers=headers) as answer:
+            assert answer.status_code == 200
+            school.ask(ADMIN, "DELETE", f"/api/v1/tokens/{made['id']}")
+            assert list(answer.iter_bytes()) == []
+        assert handle.state != "stopped"
+        handle.stop(grace_s=0)
+
+
 def test_files_of_others_are_not_there(school: School) -> None:
     """Nor are their projects, whatever they are called, to read, to write and to delete."""
     theirs = f"/api/v1/projects/{NAMESAKE}/p/files/secret.txt"
@@ -240,6 +260,43 @@ def test_everybody_sees_what_the_machine_does_and_for_whom(school: School) -> No
             assert OTHER_STUDENT in _users_seen(student)
         finally:
             handle.stop(grace_s=0)
+
+
+def test_where_names_are_hidden_a_student_sees_own_names_and_everybodys_figures(
+    start_server: Callable[..., Server],
+) -> None:
+    """Also in what is measured later, and by the modern interface; staff see whom they are there for."""
+    school = School(start_server("--hide-others", "--max-tasks", "4"))
+    running = []
+    try:
+        for name in (STUDENT, OTHER_STUDENT):
+            with school.client(name) as client:
+                running.append(client.submit("k12py", "runcode.start", f"of-{name}", SLEEP).task_id)
+        deadline = time.monotonic() + 20
+        while len(_containers_of(school, ADMIN)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        mine, hidden = (STUDENT, f"of-{STUDENT}"), ("", "")
+        assert _containers_of(school, STUDENT) == sorted([hidden, mine])
+        assert _containers_of(school, TEACHER) == sorted([hidden, mine])
+        everybody = sorted([mine, (OTHER_STUDENT, f"of-{OTHER_STUDENT}")])
+        assert _containers_of(school, ADMIN) == everybody
+        host = school.ask(STUDENT, "GET", "/api/v1/host")
+        assert OTHER_STUDENT not in host.text
+        assert {each["user"] for each in host.json()["users"]} == {"", STUDENT}
+        later = envelope("query", user=STUDENT, is_async=True)
+        school.ask(STUDENT, "POST", "/k12ai/platform/stats", later)
+        with school.client(STUDENT) as student:
+            (found,) = student.read(f"platform/{STUDENT}/uuid/query", wait_s=10)
+        assert OTHER_STUDENT not in str(found.value)
+    finally:
+        with school.client(ADMIN) as head:
+            for task_id in running:
+                head.stop_task(task_id, grace_s=0)
+
+
+def _containers_of(school: School, name: str) -> list[tuple[str, str]]:
+    with school.client(name) as client:
+        return sorted((each.user, each.service_uuid) for each in client.stats("containers").containers or ())
 
 
 def _users_seen(client: Client) -> set[str]:

@@ -13,17 +13,16 @@ import pytest
 from k12ai.access.tokens import parse
 from k12ai.client import TaskHandle
 from tests.support.school import ADMIN, STUDENT, TEACHER, School
-from tests.support.server import Server, envelope
+from tests.support.server import CANARY_TOKEN, Server, envelope
 
 CANARY = "canary-7f3a9c51e2"
-CANARY_TOKEN = "k12ai_0badcafe_canaryCanaryCanaryCanaryCanary12"  # of the right form, and nobody's
 SPIES = {"code": "import os\nprint(sorted(os.environ.items()))\nprint(open('/proc/self/cmdline').read())"}
 
 
 @pytest.fixture(name="loud_school", scope="module")
 def _loud_school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
     """A school whose server says all it can, and has secrets around it that are none of its business."""
-    environ = {"K12AI_TOKEN": CANARY_TOKEN, "SOME_PASSWORD": CANARY, "K12AI_LOG_LEVEL": "debug"}
+    environ = {"SOME_PASSWORD": CANARY}
     with Server(tmp_path_factory.mktemp("loud") / "data", "--kv-token-in-query", environ=environ) as server:
         yield School(server)
 
@@ -88,6 +87,16 @@ def test_a_task_sees_no_secret_of_the_server(loud_school: School) -> None:
     for secret in (*secrets_of(loud_school), CANARY.encode()):
         assert secret not in printed
         assert secret not in everything_kept(loud_school.server)
+
+
+def test_an_operator_may_let_old_clients_send_the_token_in_the_address(loud_school: School) -> None:
+    """Only in the store, and only where the setting says so: addresses end up in other people's logs."""
+    http, token = loud_school.server.http, loud_school.tokens[STUDENT]
+    path = f"/v1/kv/platform/{STUDENT}/old?token={token}"
+    assert http.put(path, content=b"x").text == "true"
+    assert http.get(f"{path}&raw").text == "x"
+    assert http.get(path.replace(f"/{STUDENT}/", "/somebody/")).status_code == 403
+    assert http.get(f"/api/v1/me?token={token}").status_code == 401
 
 
 def test_a_new_token_is_not_to_be_kept_on_its_way(loud_school: School) -> None:

@@ -6,14 +6,16 @@ import msgspec
 import pytest
 
 from k12ai.models import Disk, Part, SourceHealth, StatsMessage, StatsParams
-from k12ai.monitor.gpu import GpuReading
+from k12ai.monitor import ledger
+from k12ai.monitor.gpu import GpuReading, ProcessSample
 from k12ai.monitor.host import HostReading
 from k12ai.monitor.note import Note
+from k12ai.monitor.processes import Process
 from k12ai.monitor.snapshot import Reading, View, derive
 from k12ai.runtimes.base import Condition, Unit
 from k12ai.runtimes.cgroups import Usage
 from k12ai.texts import Text
-from tests.support.fakes import AWAY, unit
+from tests.support.fakes import AWAY, gpu_sample, unit
 
 HOST_MEMORY = 8 << 30
 SECOND = 1_000_000_000
@@ -115,6 +117,33 @@ def test_a_service_name_filters_the_containers_and_nothing_else() -> None:
     assert isinstance(message.containers, list)
     assert [each.user for each in message.containers] == ["student2"]
     assert message.cpu_percent == 0.0
+
+
+def test_a_gpu_keeps_its_figures_and_loses_the_names_that_somebody_does_not_see() -> None:
+    alice, bob = unit(1, user="alice", service_uuid="digits"), unit(2, user="bob", service_uuid="reviews")
+    sample = gpu_sample(
+        memory_usage=900,
+        processes=(ProcessSample(11, 300), ProcessSample(12, 200), ProcessSample(13, 100)),
+    )
+    owners = {11: alice, 12: bob, 13: None}
+    processes = {
+        pid: Process("python", "root", owner.container_id if owner else None) for pid, owner in owners.items()
+    }
+    units = {each.container_id: each for each in (alice, bob)}
+    shown = ledger.account(sample, processes, units).gpu
+    seen = View(named=frozenset({"alice"})).gpu(shown)
+    assert [(each.user, each.service_uuid) for each in seen.ledger.containers] == [
+        ("alice", "digits"),
+        ("", ""),
+    ]
+    assert [(each.pid, each.user, each.name) for each in seen.processes] == [
+        (11, "alice", "python"),
+        (12, "", ""),
+        (13, "", ""),
+    ]
+    assert [each.gpu_memory_usage for each in seen.ledger.containers] == [300, 200]
+    assert seen.gpu_memory_usage == shown.gpu_memory_usage
+    assert View().gpu(shown) is shown
 
 
 def test_the_same_form_is_encoded_once() -> None:

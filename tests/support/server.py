@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -14,6 +15,10 @@ from typing import Any, Self
 
 import httpx
 import msgspec
+
+# Of the right form, and nobody's.
+CANARY_TOKEN = "k12ai_0badcafe_canaryCanaryCanaryCanaryCanary12"
+_TOKEN = re.compile(rb"k12ai_[0-9a-f]{8}_[A-Za-z0-9_-]{32}")
 
 
 class Server:
@@ -34,7 +39,9 @@ class Server:
         ]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("K12AI_")}
         # Which images this machine happens to have must not decide what a test is about.
-        chosen = {"PYTHONWARNINGS": "error", "K12AI_RUNTIME": "process"}
+        chosen = {"PYTHONWARNINGS": "error", "K12AI_RUNTIME": "process", "K12AI_LOG_LEVEL": "debug"}
+        # Somebody's token, which is none of the server's business: B12, over every test.
+        chosen["K12AI_TOKEN"] = CANARY_TOKEN
         self._environ = {**kept, **chosen, **(environ or {})}
         self.url = ""
 
@@ -68,6 +75,8 @@ class Server:
             self.terminate()
         if self.process.stdout is not None:
             self.process.stdout.close()
+        if self.log.exists():  # its disk may have been the test's to take away
+            assert not _TOKEN.search(self.log.read_bytes()), f"a token is in {self.log}"
 
     def terminate(self) -> int:
         """Ask the server to stop and return its exit code."""

@@ -79,11 +79,16 @@ class AccessBook:
             raise InvalidToken
         if known.info.revoked_at is not None:
             raise TokenRevoked
-        if known.info.expires_at is not None and known.info.expires_at <= self._now():
+        if not self._is_valid(known.info):
             raise TokenExpired
         if known.principal is None:
             known.principal = self.principal_of(known.info.user, known.info.role, parts.id)
         return known.principal
+
+    def is_valid(self, token_id: str) -> bool:
+        """Whether a token that was valid still is."""
+        known = self._tokens.get(token_id)
+        return known is not None and self._is_valid(known.info)
 
     def principal_of(self, user: str, role: Role, token_id: str = "") -> Principal:
         """Return somebody as the classes of now make them."""
@@ -173,12 +178,18 @@ class AccessBook:
         await self._store.put_class(classroom)
         self._classes[name] = classroom
         self._forget_principals()
+        old = [each for student in classroom.students for each in self._valid_tokens(student)]
+        supplied = set() if request.renew else {each.user for each in old}
         wanted = [
             TokenRequest(student, "student", request.expires_in_s, name)
-            for student in (classroom.students if request.tokens else ())
-            if not self._has_valid_token(student)
+            for student in (classroom.students if request.tokens or request.renew else ())
+            if student not in supplied
         ]
-        return NewClassroom(classroom, await self._make(wanted, by))
+        made = await self._make(wanted, by)
+        for each in old if request.renew else ():
+            if each.role == "student":  # a colleague who is in the class keeps what is none of its business
+                await self.revoke(each.id, by)
+        return NewClassroom(classroom, made)
 
     async def delete_class(self, name: str) -> None:
         """Dissolve a class; its students keep their tokens and what is theirs. Raises `NoSuchClass`."""
@@ -234,14 +245,15 @@ class AccessBook:
             return True
         return info.role == "student" and principal.acts_for(info.user)
 
-    def _has_valid_token(self, user: str) -> bool:
-        now = self._now()
-        return any(
-            known.info.user == user
-            and known.info.revoked_at is None
-            and (known.info.expires_at is None or known.info.expires_at > now)
+    def _valid_tokens(self, user: str) -> list[TokenInfo]:
+        return [
+            known.info
             for known in self._tokens.values()
-        )
+            if known.info.user == user and self._is_valid(known.info)
+        ]
+
+    def _is_valid(self, info: TokenInfo) -> bool:
+        return info.revoked_at is None and (info.expires_at is None or info.expires_at > self._now())
 
     def _forget_principals(self) -> None:
         for known in self._tokens.values():

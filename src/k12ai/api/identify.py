@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import time
 import urllib.parse
 
@@ -13,7 +14,7 @@ from k12ai.access.limits import Limiter, network_of
 from k12ai.access.principal import OPEN, Principal
 from k12ai.api import wire
 from k12ai.api.answers import is_page, send_error
-from k12ai.api.roles import PRINCIPAL
+from k12ai.api.roles import PRINCIPAL, STANDS
 from k12ai.api.wire import HttpApp
 from k12ai.errors import (
     InvalidToken,
@@ -78,6 +79,7 @@ class Doorkeeper:
             raise
         if wait_s := self._per_token.take(principal.token_id):
             raise RateLimited(wait_s)
+        scope["state"][STANDS] = functools.partial(self._book.is_valid, principal.token_id)
         return principal
 
     def _address(self, scope: HTTPScope) -> str:

@@ -5,7 +5,7 @@ route useless, not open. ``docs/roles.md`` is printed from it (``python -m k12ai
 keeps it so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from litestar.types import HTTPScope
@@ -22,6 +22,7 @@ FILE = "/api/v1/projects/{user}/{service_uuid}/files/{path}"
 
 # Set in a request's state by who finds it out.
 PRINCIPAL = "k12ai.principal"
+STANDS = "k12ai.stands"
 ACTION = "k12ai.action"
 
 _OWN = "own; a teacher's: the class's; an admin's: everybody's"
@@ -92,6 +93,12 @@ def principal_of(scope: HTTPScope) -> Principal:
     if found is None:
         raise NotAuthenticated
     return found
+
+
+def still_stands(scope: HTTPScope) -> bool:
+    """Whether the token of a request that was permitted is valid now; for answers that go on and on."""
+    check: Callable[[], bool] | None = scope["state"].get(STANDS)
+    return check is None or check()
 
 
 def permit(scope: HTTPScope, path: str | None) -> None:

@@ -8,12 +8,13 @@ import msgspec
 from litestar import HttpMethod, MediaType, Request, Response, get, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
+from litestar.types import HTTPScope
 
 from k12ai.api import wire
 from k12ai.api.answers import language_of
 from k12ai.api.audit import about
 from k12ai.api.parameters import flag, json_response, number, whole
-from k12ai.api.roles import principal_of
+from k12ai.api.roles import principal_of, still_stands
 from k12ai.closing import Closing
 from k12ai.envelope import decode_body
 from k12ai.errors import InvalidValue
@@ -72,7 +73,7 @@ class TaskRoutes:
             if last := request.headers.get("last-event-id"):
                 after = whole(last, "Last-Event-ID")
             task = await self._task(request)
-            return Stream(self._events(task, after), media_type="text/event-stream")
+            return Stream(self._events(request.scope, task, after), media_type="text/event-stream")
 
         @get("/api/v1/tasks/{task_id:str}/logs")
         async def logs(request: AnyRequest) -> Stream:
@@ -80,7 +81,7 @@ class TaskRoutes:
             offset = whole(query.get("offset"), "offset")
             follow = flag(query.get("follow"), "follow") or False
             task = await self._task(request)
-            return Stream(self._output(task, offset, follow=follow), media_type=MediaType.TEXT)
+            return Stream(self._output(request.scope, task, offset, follow=follow), media_type=MediaType.TEXT)
 
         @get("/api/v1/frameworks")
         async def frameworks(request: AnyRequest) -> Response[bytes]:
@@ -125,10 +126,13 @@ class TaskRoutes:
     async def _task(self, request: AnyRequest) -> Task:
         return await self._service.task(request.path_params["task_id"], principal_of(request.scope))
 
-    async def _events(self, task: Task, after: int) -> AsyncIterator[bytes]:
-        """Yield server-sent events: each message as it comes, a comment now and then, an end with the task."""
+    async def _events(self, scope: HTTPScope, task: Task, after: int) -> AsyncIterator[bytes]:
+        """Yield server-sent events: each message as it comes, a comment now and then, an end with the task.
+
+        It ends with the caller's token, too.
+        """
         ended = False
-        while not self._closing.started:
+        while not self._closing.started and still_stands(scope):
             ended = ended or await self._service.has_ended(task.task_id)  # before reading, as in `_output`
             found = await self._feed.after(task, after, wait_s=0.0 if ended else _HEARTBEAT_S)
             for each in found.messages:
@@ -144,9 +148,9 @@ class TaskRoutes:
                     return
                 yield b": still here\n\n"
 
-    async def _output(self, task: Task, offset: int, *, follow: bool) -> AsyncIterator[bytes]:
-        """Yield a task's output from ``offset`` on; with ``follow``, until it has ended."""
-        while True:
+    async def _output(self, scope: HTTPScope, task: Task, offset: int, *, follow: bool) -> AsyncIterator[bytes]:
+        """Yield a task's output from ``offset`` on; with ``follow``, until it or the token has ended."""
+        while still_stands(scope):
             ended = await self._service.has_ended(task.task_id)  # before reading: nothing comes after it
             piece = await self._service.read_log(task, offset, _LOG_PIECE_BYTES)
             if piece.data:

@@ -102,6 +102,9 @@ def class_set(
         list[str] | None, typer.Option("--teacher", "-t", help="Who may act for the students.")
     ] = None,
     tokens: Annotated[bool, typer.Option(help="Make a token for each student who has none.")] = True,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Make a token for each student, and revoke those that were there.")
+    ] = False,
     expires: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long the tokens are valid: 12h, 90d, 20w.")
     ] = None,
@@ -120,9 +123,9 @@ def class_set(
     view.require_new(output)
     with Client(server, language=language()) as client:
         made = client.access.set_class(
-            name, list(students), teacher or [], tokens=tokens, expires_in_s=lifetime_s
+            name, list(students), teacher or [], tokens=tokens, renew=renew, expires_in_s=lifetime_s
         )
-    if tokens:
+    if tokens or renew:
         view.hand_out(made, students, output)
 
 

@@ -28,8 +28,8 @@ _NO_TOKENS = Text("no token was made", "尚未创建令牌")
 _NO_CLASSES = Text("no class", "没有班级")
 _NOTHING = Text("nothing is recorded", "没有记录")
 _NO_NEW = Text(
-    "everybody has a valid token already; make another one with: k12ai token create USER",
-    "所有人都已有有效令牌；需要新令牌时：k12ai token create 用户名",
+    "everybody has a valid token already; for new ones: --renew for all, or k12ai token create USER for one",
+    "所有人都已有有效令牌；需要新令牌时：--renew 更换全部，或用 k12ai token create 用户名 创建一个",
 )
 _DAYS = re.compile(r"([0-9]{1,4})([hdw]?)")
 _UNIT_S = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600, "": 24 * 3600}

@@ -71,10 +71,14 @@ class AccessClient:
         teachers: Sequence[str] = (),
         *,
         tokens: bool = True,
+        renew: bool = False,
         expires_in_s: int | None = None,
     ) -> NewClassroom:
-        """Say who is in a class; with ``tokens``, each student without a valid token gets one."""
-        wanted = ClassRequest(list(students), list(teachers), tokens, expires_in_s)
+        """Say who is in a class; with ``tokens``, each student without a valid token gets one.
+
+        With ``renew``, each student gets one, and those that were there are revoked.
+        """
+        wanted = ClassRequest(list(students), list(teachers), tokens, renew, expires_in_s)
         return self._wire.resource("PUT", f"classes/{_quoted(name)}", NewClassroom, body=wanted)
 
     def delete_class(self, name: str) -> None:
