@@ -29,7 +29,6 @@ from k12ai.settings import SettingsError
 from k12ai.stores import access, migrations, tasks, transactions
 from k12ai.stores.base import (
     AuditQuery,
-    Entry,
     Found,
     FoundKeys,
     PendingRequest,
@@ -104,9 +103,8 @@ class SqlStore(Store):
         """See `Store.list`."""
 
         def work(connection: Connection) -> Found:
-            rows = connection.execute(transactions.list_statement(prefix, after, limit))
-            entries = [Entry(*row) for row in rows]
-            return Found(entries, _prefix_index(connection, prefix))
+            entries = transactions.entries_below(connection, prefix, after, limit)
+            return Found(entries, transactions.prefix_index(connection, prefix))
 
         return await self._read(work)
 
@@ -115,7 +113,7 @@ class SqlStore(Store):
 
         def work(connection: Connection) -> FoundKeys:
             names = connection.execute(transactions.keys_statement(prefix)).scalars().all()
-            return FoundKeys(cut(names, prefix, separator), _prefix_index(connection, prefix))
+            return FoundKeys(cut(names, prefix, separator), transactions.prefix_index(connection, prefix))
 
         return await self._read(work)
 
@@ -395,10 +393,3 @@ def _translated(error: Exception) -> Exception:
     if "locked" in said or "disk I/O error" in said or "unable to open" in said:
         return StorageUnavailable()
     return error
-
-
-def _prefix_index(connection: Connection, prefix: str) -> int:
-    living, dead, cleared, last = connection.execute(transactions.prefix_index_statement(prefix)).one()
-    if living is None and dead is None:
-        return last
-    return max(living or 0, dead or 0, cleared)

@@ -1,5 +1,6 @@
 """What one write does to the tables: pure statements inside somebody else's transaction."""
 
+import functools
 import time
 from collections.abc import Sequence
 
@@ -208,12 +209,20 @@ def last_index(connection: Connection) -> int:
     return int(connection.execute(_LAST_INDEX).scalar_one())
 
 
-def list_statement(
-    prefix: str, after: str = "", limit: int | None = None
-) -> Select[str, bytes, int, int, int, int]:
-    """Select the entries below a prefix, sorted by key."""
-    statement = select(*_COLUMNS).where(starts_with(entry.c.key, prefix)).order_by(entry.c.key)
-    return (statement.where(entry.c.key > after) if after else statement).limit(limit)
+def entries_below(connection: Connection, prefix: str, after: str, limit: int | None) -> list[Entry]:
+    """Return the entries below a prefix, sorted by key."""
+    end = _successor(prefix)
+    statement = _entries_below(end is not None, bool(after), limit is not None)
+    given = {"first": prefix, "end": end, "behind": after, "most": limit}
+    return [Entry(*row) for row in connection.execute(statement, given)]
+
+
+@functools.cache
+def _entries_below(has_end: bool, is_behind: bool, is_limited: bool) -> Select[str, bytes, int, int, int, int]:
+    statement = select(*_COLUMNS).where(_is_below(entry.c.key, has_end)).order_by(entry.c.key)
+    if is_behind:
+        statement = statement.where(entry.c.key > bindparam("behind"))
+    return statement.limit(bindparam("most")) if is_limited else statement
 
 
 def keys_statement(prefix: str) -> Select[str]:
@@ -221,13 +230,27 @@ def keys_statement(prefix: str) -> Select[str]:
     return select(entry.c.key).where(starts_with(entry.c.key, prefix)).order_by(entry.c.key)
 
 
-def prefix_index_statement(prefix: str) -> Select[int | None, int | None, int, int]:
-    """Select the highest index of the entries and of the tombstones below a prefix, and the counters."""
-    living = select(func.max(entry.c.modify_index)).where(starts_with(entry.c.key, prefix)).scalar_subquery()
-    dead = (
-        select(func.max(tombstone.c.modify_index)).where(starts_with(tombstone.c.key, prefix)).scalar_subquery()
+def prefix_index(connection: Connection, prefix: str) -> int:
+    """Return the index of the last change below a prefix, of the whole store where it had never anything."""
+    end = _successor(prefix)
+    rows = connection.execute(_prefix_index(end is not None), {"first": prefix, "end": end})
+    living, dead, cleared, last = rows.one()
+    return last if living is None and dead is None else max(living or 0, dead or 0, cleared)
+
+
+@functools.cache
+def _prefix_index(has_end: bool) -> Select[int | None, int | None, int, int]:
+    living, dead = (
+        select(func.max(table.c.modify_index)).where(_is_below(table.c.key, has_end)).scalar_subquery()
+        for table in (entry, tombstone)
     )
     return select(living, dead, counter.c.cleared_index, counter.c.last_index)
+
+
+def _is_below(column: ColumnElement[str], has_end: bool) -> ColumnElement[bool]:
+    """Do as `starts_with`, with the prefix as a parameter and, where there is one, what is above all of it."""
+    begins = column >= bindparam("first")
+    return and_(begins, column < bindparam("end")) if has_end else begins
 
 
 def starts_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
