@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k12ai.client import Client
+from k12ai.frameworks.py.framework import PyFramework
 from k12ai.models import (
     LABEL_INSTANCE,
     LABEL_OP,
@@ -172,7 +173,7 @@ FIXED = Launch(
     service_uuid="p1",
     framework="k12py",
     op="runcode.start",
-    arguments=("-P", "-m", "k12ai.frameworks.py"),
+    arguments=tuple(PyFramework().command("runcode.start")),
     params=b"{}",
     project_dir=Path("/data/projects/alice/p1"),
     limits=Limits(),

@@ -22,7 +22,7 @@ from k12ai.runtimes.task_dirs import LOG_BYTES, SHM_BYTES, TMP_BYTES, TaskDir
 
 MAX_OPEN_FILES = 4096
 _INIT_DIR = "/k12ai"
-_INIT_FILES = ("container_init.py", "segments.py")
+_INIT_FILES = ("container_init.py", "container_watch.py", "segments.py")
 # A module is compiled once; Python would keep the syntax tree of a script as long as it runs.
 _BOOT = (
     "import sys; sys.path.append(sys.argv.pop(1)); import container_init; "
