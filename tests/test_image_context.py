@@ -28,7 +28,7 @@ def files_of(archive: bytes) -> dict[str, bytes]:
 def test_the_archive_has_the_package_and_the_dockerfile() -> None:
     files = files_of(Context("ml").archive())
     assert files["Dockerfile"] == (ROOT / "docker" / "task.Dockerfile").read_bytes()
-    for name in ("report.py", "frameworks/py/__main__.py", "frameworks/ml/ops.py", "explain/__init__.py"):
+    for name in ("report.py", "frameworks/py/runner.py", "frameworks/ml/ops.py", "explain/__init__.py"):
         assert files[f"packages/k12ai/{name}"] == (ROOT / "src" / "k12ai" / name).read_bytes()
     assert f"packages/k12ai-{__version__}.dist-info/METADATA" in files
 

@@ -17,6 +17,8 @@ import pytest
 from k12ai import report
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+# For an interpreter without site-packages, which may import modules of their own.
+ON_PATH = {"PYTHONPATH": str(Path(report.__file__).parents[1])}
 LIBRARIES = ("msgspec", "httpx", "rich", "typer", "numpy", "torch", "litestar", "psutil", "structlog")
 
 
@@ -423,6 +425,24 @@ def test_an_end_that_is_no_error_is_the_same_with_the_runner(run: Run, journal: 
 
 def test_an_interrupt_ends_the_program_by_its_signal(run: Run) -> None:
     assert run("raise KeyboardInterrupt").returncode == -signal.SIGINT
+
+
+def test_every_module_that_an_explanation_imports_is_one_that_the_program_cannot_replace() -> None:
+    program = (
+        "import sys\n"
+        "from k12ai import report\n"
+        "before = set(sys.modules)\n"
+        "from k12ai import explain\n"
+        "new = {name for name in set(sys.modules) - before if '.' not in name and name[0] != '_'}\n"
+        "print(*new - set(sys.builtin_module_names) - report._OF_AN_EXPLANATION)\n"
+    )
+    told = subprocess.run([sys.executable, "-S", "-c", program], env=ON_PATH, capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == ("\n", "")
+
+
+def test_an_error_is_placed_in_the_project_also_where_the_program_has_left_it(run: Run, journal: Path) -> None:
+    run("import os\nos.chdir('/')\n1 / 0\n")
+    assert [(body["file"], body["line"]) for body in data(journal)] == [("main.py", 3)]
 
 
 def test_a_hook_of_the_programs_own_prints_the_traceback(run: Run, journal: Path) -> None:

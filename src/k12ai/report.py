@@ -17,8 +17,9 @@ needed; numbers of NumPy and PyTorch are recognised by their methods.
 exception that ends it as an error, explained, with the line of the program that it comes from.
 """
 
+from __future__ import annotations
+
 import builtins
-import importlib
 import io
 import itertools
 import json  # noqa: TID251 - standard library only: it runs inside the task
@@ -28,9 +29,17 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
-from importlib.machinery import SourceFileLoader
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Mapping
+from importlib.machinery import PathFinder, SourceFileLoader
+
+TYPE_CHECKING = False  # `typing` alone would take a tenth of the time in which a program starts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from typing import Any, NoReturn, TypeVar
+
+    _Result = TypeVar("_Result")
 
 __all__ = ["error", "exception", "main", "metric", "progress", "result", "run_script", "status"]
 
@@ -42,10 +51,12 @@ _RUNNER = "K12AI_REPORT_RUNNER"  # tells processes that are started afresh that 
 _NAN_LOSS = 100907
 _MAX_DEPTH = 64
 _MAX_PRINTED = 200
-# Room to explain a MemoryError in; untouched pages cost no memory until then.
-_RESERVE_BYTES = 4 << 20
-
-_Result = TypeVar("_Result")
+# Room to explain a MemoryError in, and to import what does; pages that nobody touches cost no memory.
+_RESERVE_BYTES = 16 << 20
+# What an explanation imports besides this module's own imports; see `_StandardLibrary`.
+_OF_AN_EXPLANATION = frozenset(
+    ("ast", "contextlib", "difflib", "heapq", "linecache", "token", "tokenize", "typing", "unicodedata")
+)
 
 
 def metric(values: Mapping[str, Any] | None = None, /, *, step: float | None = None, **more: Any) -> None:
@@ -90,7 +101,7 @@ def exception(error: BaseException) -> None:
     try:
         from k12ai import explain
 
-        _say("error", explain.explain(error).as_dict())
+        _say("error", explain.explain(error, _STARTED_IN).as_dict())
     except Exception:  # noqa: BLE001 - what fails here must not hide what is to be explained
         words = f"{type(error).__name__}: the program ended with it"
         zh = f"程序因 {type(error).__name__} 而中断"
@@ -171,6 +182,16 @@ class _Journal:
 _journal = _Journal()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_journal.begin)
+
+
+def _started_in() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it is gone
+        return os.curdir
+
+
+_STARTED_IN = _started_in()  # before the program changes its directory
 
 
 def _say(kind: str, data: dict[str, Any]) -> None:
@@ -323,7 +344,7 @@ def main(function: Callable[[], _Result]) -> _Result:
     `multiprocessing` has started, are reported as well, from the first call on.
     """
     _watch()
-    reserve = bytearray(_RESERVE_BYTES)
+    reserve = bytes(_RESERVE_BYTES)
     try:
         return function()
     except SystemExit:
@@ -360,6 +381,19 @@ def run_script(script: str, arguments: Sequence[str] = ()) -> None:
     main(lambda: exec(compile(source, path, "exec", dont_inherit=True), module.__dict__))  # noqa: S102
 
 
+class _StandardLibrary:
+    """Finds the modules that explain where the interpreter has them, whatever files the program has.
+
+    They are imported when there is something to explain: every program would start later for them.
+    """
+
+    _PATH = (os.path.dirname(os.__file__), os.path.join(os.path.dirname(os.__file__), "lib-dynload"))
+
+    @classmethod
+    def find_spec(cls, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, cls._PATH) if name in _OF_AN_EXPLANATION else None
+
+
 def _end(failure: BaseException) -> NoReturn:
     trace = _students(failure.__traceback__)
     failure.__traceback__ = trace
@@ -390,8 +424,7 @@ def _watch() -> None:
     if _is_watching:
         return
     _is_watching = True
-    # Now: later there may be no memory, or a file of the program's with the name of a module.
-    importlib.import_module("k12ai.explain")
+    sys.meta_path.insert(0, _StandardLibrary)
     os.environ[_RUNNER] = "1"
     hook = threading.excepthook
 

@@ -1,5 +1,7 @@
 """A student's own program as a task."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from k12ai import report
 from k12ai.errors import BadParameter
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.tasks.registry import Registry
@@ -94,10 +97,21 @@ def test_source_that_was_sent_does_not_write_through_a_link(start: Start, tmp_pa
     assert (tmp_path / "precious").read_text() == "kept"
 
 
-def test_a_file_with_the_name_of_a_module_does_not_break_the_runner(start: Start, project: Path) -> None:
-    for name in ("json", "re", "ast", "threading", "linecache", "difflib"):
+@pytest.mark.parametrize("code", ["1 / 0", "import ast, difflib, re, threading, tokenize\n1 / 0"])
+def test_a_file_with_the_name_of_a_module_does_not_break_the_runner(
+    start: Start, project: Path, code: str
+) -> None:
+    for name in ("json", "re", "threading", *report._OF_AN_EXPLANATION):
         (project / f"{name}.py").write_text("raise SystemError('imported')")
-    assert start(code="1 / 0").error["code"] == 100930
+    assert start(code=code).error["code"] == 100930
+
+
+def test_what_a_program_does_not_need_is_not_imported_before_it(start: Start) -> None:
+    """Everybody would wait for it at every start."""
+    names = ("ast", "contextlib", "difflib", "k12ai.explain", "runpy", "tokenize", "typing")
+    code = f"import sys\nprint(*(name for name in {names} if name in sys.modules))"
+    bare = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    assert start(code=code).stdout == bare.stdout
 
 
 def test_what_is_printed_can_be_read_at_once(start: Start) -> None:

@@ -4,7 +4,7 @@ An explanation names the values of the very error it explains, in English and in
 of the catalogue. Errors of NumPy, PyTorch, pandas, scikit-learn and others are recognised by their names
 and texts: nothing is imported but the standard library. The texts are those of the libraries' sources.
 
-Importing the package imports all of it: when something is to be explained, there may be no memory left.
+Importing the package imports all of it, so that an explanation is given whole or not at all.
 """
 
 from k12ai.explain.ends import explain_end

@@ -11,11 +11,14 @@ from k12ai.explain.words import MAX_MESSAGE, READ_TRACEBACK, message_of, own_wor
 from k12ai.texts import Text
 
 
-def explain(exception: BaseException) -> Explanation:
-    """Explain an exception. Code 999999, with the exception's own words, where it is none we know."""
+def explain(exception: BaseException, started_in: str = ".") -> Explanation:
+    """Explain an exception. Code 999999, with the exception's own words, where it is none we know.
+
+    Files are named as they are seen from the directory that the program was started in.
+    """
     inner = getattr(exception, "exceptions", None)
     if isinstance(exception, BaseExceptionGroup) and inner:
-        return explain(inner[0])
+        return explain(inner[0], started_in)
     trace = own_trace(exception.__traceback__)
     message = message_of(exception)
     case = Case(exception, shortened(message), trace.tb_frame if trace else None, failed_expression(trace))
@@ -26,7 +29,7 @@ def explain(exception: BaseException) -> Explanation:
         found.next_step or CATALOGUE[found.code].next_step,
         type(exception).__name__,
         message[:MAX_MESSAGE],
-        position_of(exception, trace),
+        position_of(exception, trace, started_in),
     )
 
 

@@ -14,16 +14,6 @@ _LIBRARIES = tuple(os.path.dirname(path) + os.sep for path in (os.__file__, k12a
 _NO_VALUE = object()
 
 
-def _started_in() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it is gone
-        return os.curdir
-
-
-_PROJECT = _started_in()  # before the program changes its directory
-
-
 def is_own(filename: str) -> bool:
     """Return whether a file belongs to the student, not to Python, to a library or to k12ai."""
     path = os.path.abspath(filename)
@@ -41,21 +31,23 @@ def own_trace(trace: TracebackType | None) -> TracebackType | None:
     return found
 
 
-def position_of(error: BaseException, trace: TracebackType | None) -> Position | None:
+def position_of(error: BaseException, trace: TracebackType | None, started_in: str) -> Position | None:
     """Return the line that an exception comes from; that of a syntax error is in no traceback."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno and is_own(error.filename):
         return Position(
-            _relative(error.filename), error.lineno, _source(error.filename, error.lineno, error.text)
+            _relative(error.filename, started_in),
+            error.lineno,
+            _source(error.filename, error.lineno, error.text),
         )
     if trace is None:
         return None
     filename = trace.tb_frame.f_code.co_filename
-    return Position(_relative(filename), trace.tb_lineno, _source(filename, trace.tb_lineno))
+    return Position(_relative(filename, started_in), trace.tb_lineno, _source(filename, trace.tb_lineno))
 
 
-def _relative(filename: str) -> str:
+def _relative(filename: str, started_in: str) -> str:
     try:
-        path = os.path.relpath(filename, _PROJECT)
+        path = os.path.relpath(filename, started_in)
     except (OSError, ValueError):  # the directory is gone; another drive of Windows
         return filename
     return filename if path.startswith(os.pardir) else path

@@ -11,6 +11,8 @@ from k12ai.texts import Text
 MAX_CODE_BYTES = 256 * 1024
 DEFAULT_SCRIPT = "main.py"
 
+# Not "-m": what it imports to find a module takes longer than the runner itself.
+_RUN = "from k12ai.frameworks.py import runner; runner.main()"
 _SCRIPT = re.compile(r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\\\x00-\x1f]+")
 _PATH = Text("a path inside of the project, relative and without '..'", "项目内的相对路径，且不含 '..'")
 
@@ -68,7 +70,7 @@ class PyFramework(Framework):
 
     def command(self, op: str) -> Sequence[str]:
         """Return the runner; ``-P`` keeps a student's ``json.py`` from being imported by it."""
-        return ("-P", "-m", "k12ai.frameworks.py")
+        return ("-P", "-c", _RUN)
 
     def check(self, op: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return either ``script`` or ``code``, and ``args``; both of them are refused."""

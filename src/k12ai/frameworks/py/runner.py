@@ -3,7 +3,6 @@
 It imports little: every student waits for it at every start.
 """
 
-import contextlib
 import io
 import json  # noqa: TID251 - standard library only: it runs inside the task
 import os
@@ -17,15 +16,19 @@ _CODE = ".k12ai_code.py"
 
 def _written(code: str) -> str:
     """Write source that was sent into the project, and return its file."""
-    with contextlib.suppress(FileNotFoundError):
+    if os.path.lexists(_CODE):
         os.unlink(_CODE)  # it may be a link by now
     with open(_CODE, "xb") as file:
         file.write(code.encode("utf-8", "replace"))
     return _CODE
 
 
-def run() -> None:
+def main() -> None:
     """Run the program; it ends this process as it would end its own."""
+    report.main(_run)
+
+
+def _run() -> None:
     with open(os.environ["K12AI_PARAMS"], "rb") as file:
         params = json.loads(file.read())
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -37,7 +40,3 @@ def run() -> None:
         del sys.path[0]
     sys.path[:0] = [project] if folder == project else [project, folder]
     report.run_script(script, params.get("args", ()))
-
-
-if __name__ == "__main__":
-    report.main(run)
