@@ -75,11 +75,22 @@ def test_what_nobody_can_know_is_lost(exit_code: int, away: bool, booted: bool) 
     assert found.detail
 
 
+@pytest.mark.parametrize("exit_code", [137, 143, 255])
+def test_what_ends_with_its_engine_is_lost_and_what_was_to_stop_is_stopped(exit_code: int) -> None:
+    state = msgspec.structs.replace(ENDED, exit_code=exit_code)
+    ending = Circumstances(engine_was_ending=True)
+    found = end_of(state, None, ending)
+    assert (found.reason, found.detail) == ("lost", "it was ended while the Engine was about to end")
+    assert end_of(state, ASKED, ending).reason == "stopped"
+
+
 @pytest.mark.parametrize(
     "state", [{}, {"exit_code": 1}, {"exit_code": 139}, {"exit_code": 137, "oom_killed": True}]
 )
 def test_an_end_that_the_engine_kept_is_known_though_it_was_away(state: dict[str, Any]) -> None:
     assert end(away=True, **state) == end(**state)
+    ending = end_of(msgspec.structs.replace(ENDED, **state), None, Circumstances(engine_was_ending=True))
+    assert ending == end_of(msgspec.structs.replace(ENDED, **state), None, Circumstances())
 
 
 def test_a_container_that_was_removed_or_never_started() -> None:

@@ -1,6 +1,7 @@
 """The Docker runtime against a real Engine, on containers that the tests start themselves."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from k12ai.errors import ContainerNotFound, EngineUnavailable
 from k12ai.runtimes.base import Among
 from k12ai.runtimes.cgroups import Cgroups
 from k12ai.runtimes.docker import DockerRuntime
+from k12ai.runtimes.engine import Engine
 from tests.support.engine import IGNORES_TERM, EngineClient
 
 pytestmark = pytest.mark.docker
@@ -250,6 +252,27 @@ async def test_what_is_no_engine_is_unavailable(tmp_path: Path) -> None:
         assert runtime.condition.reason is not None
         with pytest.raises(EngineUnavailable):
             await runtime.stop("f3726eae19d6", grace_s=1)
+
+
+async def test_an_engine_that_answers_only_on_the_connections_that_there_are_is_about_to_end(
+    tmp_path: Path,
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK")
+        writer.close()
+
+    path = tmp_path / "engine.sock"
+    door = await asyncio.start_unix_server(answer, path)
+    engine = Engine(f"unix://{path}")
+    await engine.ping()
+    assert not await engine.is_ending()
+    door.close()
+    path.unlink(missing_ok=True)
+    assert await engine.is_ending()
+    await engine.ping()
+    await engine.close()
 
 
 async def test_giving_up_on_a_stop_does_not_end_it(runtime: DockerRuntime, engine: EngineClient) -> None:

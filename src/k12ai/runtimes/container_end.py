@@ -57,16 +57,22 @@ def lost_at_start(words: str) -> End:
 class Circumstances(Struct, frozen=True):
     """What else is known of a task that has ended.
 
-    Whether the machine, or the container, was started again; whether the Engine was away when it ended,
-    as far as can be told, and at any time since it was to start; and the exit code that the first process
-    has left in a file.
+    Whether the machine, or the container, was started again; whether the Engine was about to end when it
+    ended; whether it was away then, as far as can be told, and at any time since it was to start; and the
+    exit code that the first process has left in a file.
     """
 
     booted_again: bool = False
     started_again: bool = False
+    engine_was_ending: bool = False
     engine_was_away: bool = False
     engine_was_ever_away: bool = False
     noted_code: int | None = None
+
+
+def may_be_the_engines(state: ContainerState) -> bool:
+    """Whether a container has ended as an Engine ends it that is about to end itself."""
+    return state.exit_code in _OF_A_RESTART
 
 
 def end_of(state: ContainerState, stop: Stop | None, circumstances: Circumstances) -> End:
@@ -107,6 +113,8 @@ def _unknowable(state: ContainerState, circumstances: Circumstances) -> str:
         return ""
     if circumstances.booted_again:
         return "the machine was restarted"
+    if circumstances.engine_was_ending:
+        return "it was ended while the Engine was about to end"
     if not circumstances.engine_was_away:
         return ""
     if state.exit_code == _UNKNOWN:

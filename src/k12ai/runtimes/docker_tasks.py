@@ -33,6 +33,7 @@ from k12ai.runtimes.container_end import (
     Stop,
     end_of,
     lost_at_start,
+    may_be_the_engines,
     never_started,
     refused,
 )
@@ -327,7 +328,9 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
             if state.running:
                 life.engine_was_away = False  # it has outlived that
         self._forget(life.container_id)
-        return end_of(state, life.stop, _circumstances(directory, life))
+        # An Engine that is about to end tells of the ends of its containers before its own is seen.
+        is_ending = may_be_the_engines(state) and life.stop is None and await self.engine.is_ending()
+        return end_of(state, life.stop, _circumstances(directory, life, engine_was_ending=is_ending))
 
     def _want_stop(self, task_id: str, stop: Stop) -> None:
         """Write down that a task is to end; asking again can only shorten the grace."""
@@ -393,9 +396,10 @@ class _Wanted(Struct, frozen=True):
     wall_time_s: int | None = None
 
 
-def _circumstances(directory: TaskDir, life: _Life) -> Circumstances:
+def _circumstances(directory: TaskDir, life: _Life, *, engine_was_ending: bool) -> Circumstances:
     kept = directory.kept
     return Circumstances(
+        engine_was_ending=engine_was_ending,
         booted_again=kept is not None and kept.boot_id != boot_id(),
         started_again=os.path.lexists(directory.log / AGAIN),
         engine_was_away=life.engine_was_away,

@@ -129,12 +129,22 @@ class Engine:
     async def ping(self, *, deadline_s: float = CALL_DEADLINE_S) -> None:
         """Return if the Engine answers."""
 
-        async def call() -> None:
-            # aiodocker has no function for it; asking for the version makes the Engine run programs.
-            async with self._docker._query("_ping", versioned_api=False):
-                pass
+        await self._call("ping", lambda: _knock(self._docker), deadline_s=deadline_s)
 
-        await self._call("ping", call, deadline_s=deadline_s)
+    async def is_ending(self) -> bool:
+        """Whether the Engine takes no new connection.
+
+        One that was asked to end closes its door first, then ends its containers where it has no
+        live-restore, and tells of that on the connections that there are.
+        """
+        connection = DockerConnection(self.address)
+        try:
+            await self._call("ping", lambda: _knock(connection.docker), deadline_s=SIGN_OF_LIFE_S)
+        except (EngineUnavailable, EngineTimeout):
+            return True
+        finally:
+            await connection.close()
+        return False
 
     async def labelled(self, label: str = LABEL_SERVICE_NAME, *, id_part: str | None = None) -> list[Listed]:
         """Return every container, running or not, that carries a label (``name`` or ``name=value``).
@@ -357,6 +367,12 @@ class Engine:
             if not isinstance(error, (aiohttp.ClientError, OSError)):
                 log.warning("engine.odd_answer", address=self.address, error=repr(error)[:500])
             raise EngineUnavailable(_reason(self.address, reason)) from None
+
+
+async def _knock(docker: aiodocker.Docker) -> None:
+    # aiodocker has no function for it; asking for the version makes the Engine run programs.
+    async with docker._query("_ping", versioned_api=False):
+        pass
 
 
 def _is_about_to_end(error: aiodocker.DockerError) -> bool:
