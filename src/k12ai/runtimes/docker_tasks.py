@@ -295,6 +295,7 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
 
     async def _state(self, life: _Life) -> ContainerState | None:
         while True:
+            life.changed.clear()  # what has changed by now is seen by this look
             try:
                 state = await self.engine.state(life.container_id)
             except Unavailable as error:
@@ -323,7 +324,6 @@ class DockerTasks(DockerRuntime, FollowedRuntime):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, rest_s)):
                     await life.changed.wait()
-            life.changed.clear()
             state = await self._state(life) or GONE
             if state.running:
                 life.engine_was_away = False  # it has outlived that
