@@ -295,10 +295,11 @@ async def test_a_key_that_somebody_wrote_ahead_does_not_swallow_a_message(store:
     assert len((await store.list("m/")).entries) == 8
 
 
-async def test_a_list_can_go_on_behind_a_key_and_end_after_so_many(store: Store) -> None:
-    for number in range(5):
-        await store.put(f"p/{number}", b"x")
-    await store.put("q", b"x")
-    behind = (await store.list("p/", after="p/1", limit=2)).entries
-    assert [entry.key for entry in behind] == ["p/2", "p/3"]
-    assert (await store.list("p/", after="p/4")).entries == []
+async def test_a_reader_goes_on_behind_the_last_key_of_each_prefix_and_gets_so_many_of_each(
+    store: Store,
+) -> None:
+    for key in ("p/0", "p/1", "p/2", "p/3", "p/4", "q", "r/1", "r/2"):
+        await store.put(key, b"x")
+    found = await store.behind({"p/": "p/1", "r/": "r/1"}, 2)
+    assert [entry.key for entry in found] == ["p/2", "p/3", "r/2"]
+    assert await store.behind({"p/": "p/4"}, 2) == []

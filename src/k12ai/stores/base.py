@@ -5,7 +5,7 @@ results from. Every change is durable before its method returns.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import NamedTuple
@@ -94,11 +94,17 @@ class Store(ABC):
         """Return the entry, or none, with its own index; for a missing key, the store's."""
 
     @abstractmethod
-    async def list(self, prefix: str, *, after: str = "", limit: int | None = None) -> Found:
+    async def list(self, prefix: str) -> Found:
         """Return the entries whose key starts with ``prefix``, a plain string prefix.
 
-        With ``after``, those behind that key; with ``limit``, the first so many. The index covers what
-        was deleted below the prefix as well, so it never goes back.
+        The index covers what was deleted below the prefix as well, so it never goes back.
+        """
+
+    @abstractmethod
+    async def behind(self, last_read: Mapping[str, str], limit: int) -> Sequence[Entry]:
+        """Return what has come below several prefixes, of each behind the key that was read last.
+
+        Of each the first ``limit`` entries, sorted by key.
         """
 
     @abstractmethod

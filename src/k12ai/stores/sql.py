@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import datetime
 import fcntl
+import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,6 +30,7 @@ from k12ai.settings import SettingsError
 from k12ai.stores import access, migrations, tasks, transactions
 from k12ai.stores.base import (
     AuditQuery,
+    Entry,
     Found,
     FoundKeys,
     PendingRequest,
@@ -63,6 +65,7 @@ class SqlStore(Store):
         self._data_dir = data_dir.expanduser()
         self._waiters = Waiters()
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._account_numbers: dict[str, int] = {}  # they never change, and each start asks for one
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -99,12 +102,24 @@ class SqlStore(Store):
 
         return await self._read(work)
 
-    async def list(self, prefix: str, *, after: str = "", limit: int | None = None) -> Found:
+    async def list(self, prefix: str) -> Found:
         """See `Store.list`."""
 
         def work(connection: Connection) -> Found:
-            entries = transactions.entries_below(connection, prefix, after, limit)
+            entries = transactions.entries_below(connection, prefix)
             return Found(entries, transactions.prefix_index(connection, prefix))
+
+        return await self._read(work)
+
+    async def behind(self, last_read: Mapping[str, str], limit: int) -> Sequence[Entry]:
+        """See `Store.behind`."""
+
+        def work(connection: Connection) -> Sequence[Entry]:
+            pieces = (
+                transactions.entries_below(connection, prefix, after, limit)
+                for prefix, after in last_read.items()
+            )
+            return [*itertools.chain.from_iterable(pieces)]
 
         return await self._read(work)
 
@@ -200,7 +215,11 @@ class SqlStore(Store):
 
     async def account_number(self, user: str) -> int:
         """See `Store.account_number`."""
-        return await self._write(lambda transaction: tasks.account_number(transaction, user))
+        known = self._account_numbers.get(user)
+        if known is None:
+            known = await self._write(lambda transaction: tasks.account_number(transaction, user))
+            self._account_numbers[user] = known
+        return known
 
     async def delete(self, key: str, *, cas: int | None = None) -> bool:
         """See `Store.delete`."""

@@ -209,20 +209,22 @@ def last_index(connection: Connection) -> int:
     return int(connection.execute(_LAST_INDEX).scalar_one())
 
 
-def entries_below(connection: Connection, prefix: str, after: str, limit: int | None) -> list[Entry]:
-    """Return the entries below a prefix, sorted by key."""
+def entries_below(
+    connection: Connection, prefix: str, after: str | None = None, limit: int | None = None
+) -> list[Entry]:
+    """Return the entries below a prefix, sorted by key; with ``after``, the first ``limit`` behind that key."""
     end = _successor(prefix)
-    statement = _entries_below(end is not None, bool(after), limit is not None)
-    given = {"first": prefix, "end": end, "behind": after, "most": limit}
+    statement = _entries_below(end is not None, after is not None)
+    given = {"first": prefix, "end": end, "after": after, "most": limit}
     return [Entry(*row) for row in connection.execute(statement, given)]
 
 
 @functools.cache
-def _entries_below(has_end: bool, is_behind: bool, is_limited: bool) -> Select[str, bytes, int, int, int, int]:
+def _entries_below(has_end: bool, has_after: bool) -> Select[str, bytes, int, int, int, int]:
     statement = select(*_COLUMNS).where(_is_below(entry.c.key, has_end)).order_by(entry.c.key)
-    if is_behind:
-        statement = statement.where(entry.c.key > bindparam("behind"))
-    return statement.limit(bindparam("most")) if is_limited else statement
+    return (
+        statement.where(entry.c.key > bindparam("after")).limit(bindparam("most")) if has_after else statement
+    )
 
 
 def keys_statement(prefix: str) -> Select[str]:

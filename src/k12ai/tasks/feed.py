@@ -60,13 +60,10 @@ class Feed:
                         each.cancel()
 
     async def _read(self, task: Task, cursor: int, types: Sequence[MessageType]) -> Messages:
-        entries: list[Entry] = []
-        for kind in types:
-            prefix = f"{task.key}/{kind}/"
-            last_read = f"{prefix}{cursor:0{SEQUENCE_DIGITS}}"
-            entries += (await self._store.list(prefix, after=last_read, limit=MAX_MESSAGES)).entries
-        entries.sort(key=lambda entry: entry.create_index)
-        entries = entries[:MAX_MESSAGES]
+        prefixes = [f"{task.key}/{kind}/" for kind in types]
+        last_read = {prefix: f"{prefix}{cursor:0{SEQUENCE_DIGITS}}" for prefix in prefixes}
+        found = await self._store.behind(last_read, MAX_MESSAGES)
+        entries = sorted(found, key=lambda entry: entry.create_index)[:MAX_MESSAGES]
         read = [message for entry in entries if (message := _message(entry)) is not None]
         messages = [message for message in read if message.task_id == task.task_id]
         return Messages(messages, entries[-1].create_index if entries else cursor)
