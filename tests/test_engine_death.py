@@ -51,6 +51,7 @@ def ids(message: dict[str, Any]) -> set[str]:
     return {each["id"] for each in message["containers"]}
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(
     dockerd: OwnDockerd,
     containers: EngineClient,
@@ -84,6 +85,7 @@ def test_killed_and_started_again(
         assert strict(watcher.stop(stays))["message"] == f"container id {stays[:12]} stop success"
 
 
+@pytest.mark.slow
 def test_stopped_in_order_and_started_again(
     dockerd: OwnDockerd, containers: EngineClient, watcher: Server, eventually: Eventually
 ) -> None:
@@ -96,6 +98,7 @@ def test_stopped_in_order_and_started_again(
     assert ids(shown(watcher)) == ({started[:12]} if containers.state(started)["Running"] else set())
 
 
+@pytest.mark.slow
 def test_hung_and_awake_again(
     dockerd: OwnDockerd, containers: EngineClient, watcher: Server, eventually: Eventually
 ) -> None:
@@ -113,6 +116,7 @@ def test_hung_and_awake_again(
     assert containers.state(started)["Running"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_stop_in_flight_answers_within_5_s_when_the_engine_goes(
     dockerd: OwnDockerd, containers: EngineClient, watcher: Server, number: signal.Signals

@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from k12ai.errors import InvalidValue, K12AIError, MalformedJson, MissingField, ServiceNotFound
+from k12ai.errors import (
+    InvalidValue,
+    K12AIError,
+    MalformedJson,
+    MissingField,
+    RequestError,
+    ServiceNotFound,
+)
 from k12ai.models import (
     MAX_GRACE_S,
     SERVICES,
@@ -15,7 +22,8 @@ from k12ai.models import (
     StatsParams,
     StopParams,
 )
-from k12ai.texts import Text
+from k12ai.people import MAX_CLASS, MAX_TOKEN_LIFETIME_S
+from k12ai.texts import Text, printable
 
 B = TypeVar("B")
 P = TypeVar("P", StatsParams, StopParams)
@@ -25,6 +33,10 @@ _IDENTIFIER = Text(
     "1 到 64 个字符，只能用 A-Z a-z 0-9 . _ @ -，且不能是“.”或“..”",
 )
 _FLAG = Text("true or false", " true 或 false")
+_PEOPLE = Text(
+    f"a list of at most {MAX_CLASS} users, each {_IDENTIFIER.en}",
+    f"不超过 {MAX_CLASS} 个用户的列表，每个用户名为 {_IDENTIFIER.zh}",
+)
 _EXPECTED: Mapping[str, Text] = {
     "op": Text("a string", "字符串"),
     "user": _IDENTIFIER,
@@ -47,6 +59,16 @@ _EXPECTED: Mapping[str, Text] = {
         "each a number within its range",
         "由 wall_time_s、memory_bytes、processes、cpus、gpus、gpu_memory_bytes（均为允许范围内的数）组成的对象",
     ),
+    "role": Text("student, teacher or admin", " student、teacher 或 admin"),
+    "note": Text("a string of at most 200 characters", "不超过 200 个字符的字符串"),
+    "expires_in_s": Text(
+        f"a whole number of seconds from 1 to {MAX_TOKEN_LIFETIME_S}",
+        f"从 1 到 {MAX_TOKEN_LIFETIME_S} 的整数（秒）",
+    ),
+    "students": _PEOPLE,
+    "teachers": _PEOPLE,
+    "tokens": _FLAG,
+    "renew": _FLAG,
     "id": Text("a string of at most 256 characters", "不超过 256 个字符的字符串"),
     "timeout": Text(
         f"a whole number of seconds from 0 to {MAX_GRACE_S}", f"从 0 到 {MAX_GRACE_S} 的整数（秒）"
@@ -56,6 +78,7 @@ _EXPECTED: Mapping[str, Text] = {
 # msgspec's words for what is wrong: "Object missing required field `op`" and
 # "Expected `str`, got `int` - at `$.user`".
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_UNKNOWN = re.compile(r"contains unknown field `(.{1,100})`(?! - at)")
 _PLACE = re.compile(r"at `\$\.(\w+)")
 
 
@@ -125,6 +148,9 @@ def _explain(error: msgspec.ValidationError, inside: str) -> K12AIError:
     prefix = f"{inside}." if inside else ""
     if missing := _MISSING.search(said):
         return MissingField(prefix + missing[1])
+    if unknown := _UNKNOWN.search(said):
+        field = prefix + printable(unknown[1])
+        return RequestError(Text(f"{field}: there is no such field", f"{field}：没有这个字段"))
     place = _PLACE.search(said)
     if place and place[1] in _EXPECTED:
         return InvalidValue(prefix + place[1], _EXPECTED[place[1]])

@@ -139,9 +139,9 @@ def test_nobody_submits_in_anothers_name(school: School) -> None:
 def test_a_client_with_a_token_works_for_its_user(school: School) -> None:
     """Nobody has to say their name twice."""
     with school.client(STUDENT) as student:
-        handle = student.submit("k12py", "runcode.start", "named", {"code": "print('hi')"})
+        handle = student.submit("k12py", "runcode.start", "unnamed", {"code": "print('hi')"})
         assert handle.wait(progress=False).user == STUDENT
-        assert [each.task_id for each in student.tasks(service_uuid="named")] == [handle.task_id]
+        assert [each.task_id for each in student.tasks(service_uuid="unnamed")] == [handle.task_id]
         assert student.stats("cpus").cpu_percent is not None
 
 

@@ -86,13 +86,15 @@ async def test_usage_is_read_from_the_kernel(runtime: DockerRuntime, engine: Eng
     busy = await asyncio.to_thread(engine.run, "while :; do :; done", memory=64 << 20)
     await until(lambda: busy in runtime.units)
     first = (await runtime.usage())[busy]
+    # Just after its start, a container's files may not be there yet; then the Engine is asked instead.
+    asked = runtime.engine.calls["stats"]
     await asyncio.sleep(0.5)
     second = (await runtime.usage())[busy]
     share = (second.cpu_ns - first.cpu_ns) / (second.at_ns - first.at_ns)
     assert 0.2 < share < 1.1
     assert second.memory_limit_bytes == 64 << 20
     assert 0 < second.memory_bytes < 16 << 20
-    assert runtime.engine.calls["stats"] == 0
+    assert runtime.engine.calls["stats"] == asked
 
 
 async def test_where_the_files_are_out_of_reach_the_engine_measures(
