@@ -49,7 +49,7 @@ class Audit:
         state = scope["state"]
         action = state.pop(ACTION)
         principal: Principal | None = state.get(PRINCIPAL)
-        if action == "" or (principal is OPEN and action in _NOT_IN_OPEN_MODE):
+        if principal is OPEN and action in _NOT_IN_OPEN_MODE:
             return
         entry = AuditEntry(
             at=datetime.now(UTC),
