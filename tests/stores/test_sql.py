@@ -44,6 +44,25 @@ async def test_the_directory_is_its_owners_alone(tmp_path: Path) -> None:
         assert (tmp_path / "data").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("earlier_mode", [None, 0o644])
+async def test_the_files_are_their_owners_alone_in_a_directory_that_tasks_pass_through(
+    tmp_path: Path, earlier_mode: int | None
+) -> None:
+    """`k12ai token create --data-dir` makes them in an operator's shell, whose umask is 022."""
+    tmp_path.chmod(0o711)
+    if earlier_mode is not None:
+        (tmp_path / "k12ai.sqlite3").touch()
+        (tmp_path / "k12ai.sqlite3").chmod(earlier_mode)
+    umask = os.umask(0o022)
+    try:
+        async with SqlStore(tmp_path) as store:
+            await store.put("a", b"1")
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("k12ai.sqlite3*")}
+    finally:
+        os.umask(umask)
+    assert modes == dict.fromkeys(("k12ai.sqlite3", "k12ai.sqlite3-wal", "k12ai.sqlite3-shm"), 0o600)
+
+
 async def test_one_bad_write_does_not_fail_the_others_of_its_group(tmp_path: Path) -> None:
     async with SqlStore(tmp_path) as store:
         bad = store._write(lambda transaction: 1 // 0)

@@ -52,6 +52,8 @@ CLOSING_S = 2.0
 GROUP_SIZE = 256
 READERS = 2
 
+_FILE = "k12ai.sqlite3"
+
 
 class _Write(NamedTuple):
     work: Callable[[Transaction], Any]
@@ -70,7 +72,7 @@ class SqlStore(Store):
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._lock = await asyncio.to_thread(_claim, self._data_dir)
-        path = self._data_dir / "k12ai.sqlite3"
+        path = self._data_dir / _FILE
         self._writing = _engine(path, begin="BEGIN IMMEDIATE")
         self._reading = _engine(path, begin="BEGIN")
         await asyncio.to_thread(_migrate, self._writing)
@@ -343,6 +345,7 @@ def _claim(data_dir: Path) -> IO[str]:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w")
+        _keep_from_others(data_dir)
     except OSError as error:
         why = f"{data_dir}: {error.strerror}"
         raise SettingsError(Text(f"data_dir: cannot use {why}", f"data_dir：无法使用 {why}")) from None
@@ -358,6 +361,14 @@ def _claim(data_dir: Path) -> IO[str]:
             )
         ) from None
     return lock
+
+
+def _keep_from_others(data_dir: Path) -> None:
+    """Make the files of the store their owner's alone, whoever made them: tasks pass through the directory."""
+    (data_dir / _FILE).touch(mode=0o600)  # SQLite gives its other files the mode of this one
+    for path in data_dir.glob(f"{_FILE}*"):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _engine(path: Path, *, begin: str) -> Engine:
