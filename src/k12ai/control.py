@@ -14,8 +14,8 @@ from k12ai.texts import Text
 class Tasks(Protocol):
     """What has to know of a container's stop: `k12ai.tasks.manager.TaskManager`."""
 
-    def owner_of(self, container_id: str) -> str | None:
-        """Return whose task a container is that has not ended; None for no task, or an ambiguous id."""
+    def owner_of(self, container_id: str, service_name: str | None) -> str | None:
+        """Return whose task of a service a container is; None for none that lives, or an ambiguous id."""
 
     def note_stop(self, container_id: str, stopper: Stopper) -> None:
         """Note who is about to stop a task's container."""
@@ -42,7 +42,7 @@ class Control:
         runtime's error is raised instead.
         """
         if self._tasks is not None:
-            owner = self._tasks.owner_of(params.id)
+            owner = self._tasks.owner_of(params.id, service_name)
             if owner is not None and principal.acts_for(owner):
                 self._tasks.note_stop(params.id, principal.stopper(owner, by))
         among = Among(service_name, principal.users)

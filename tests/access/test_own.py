@@ -301,3 +301,14 @@ def _containers_of(school: School, name: str) -> list[tuple[str, str]]:
 
 def _users_seen(client: Client) -> set[str]:
     return {each.user for each in client.stats("containers").containers or ()}
+
+
+def test_who_was_refused_a_stop_is_not_told_as_who_stopped(school: School) -> None:
+    """By a stop that must fail, a student could have the teacher's passed off as their own."""
+    with school.client(STUDENT) as student, school.client(TEACHER) as teacher:
+        handle = student.submit("k12py", "runcode.start", "refused-stop", SLEEP)
+        params = {"id": handle.task_id, "timeout": 0}
+        asked = envelope("container.stop", user=STUDENT, service_name="k12ml", service_params=params)
+        assert school.ask(STUDENT, "POST", "/k12ai/platform/control", asked).status_code == 404
+        ended = teacher.stop_task(handle.task_id, grace_s=0)
+    assert (ended.reason, ended.stopped_by) == ("stopped_by_teacher", TEACHER)

@@ -169,10 +169,12 @@ class TaskManager:
             await until_or(life.over.wait(), self._runtime(life.task).trouble(task_id))
         return await self.task(task_id)
 
-    def owner_of(self, container_id: str) -> str | None:
-        """Return whose task a container is that has not ended; None for no task, or an ambiguous id."""
+    def owner_of(self, container_id: str, service_name: str | None) -> str | None:
+        """Return whose task of a service a container is; None for none that lives, or an ambiguous id."""
         life = self._life_of(container_id)
-        return None if life is None else life.task.user
+        if life is None or service_name not in (None, life.task.framework):
+            return None
+        return life.task.user
 
     def note_stop(self, container_id: str, stopper: Stopper) -> None:
         """Note who is about to stop a task's container."""
