@@ -23,7 +23,7 @@ ALLOWED = {
     "worker": set(),
     "background": {"errors"},
     "closing": BASE,
-    "logs": {"settings"},
+    "logs": {"settings", "texts"},
     "envelope": BASE,
     "stores": BASE | TOOLS,
     "failpoints": set(),

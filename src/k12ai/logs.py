@@ -4,9 +4,17 @@ import logging
 import sys
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from k12ai.settings import Settings
+from k12ai.texts import printable
+
+
+def _without_controls(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Show values without what a terminal would obey: paths and names are strangers' words."""
+    return {
+        name: printable(value, "\n\t") if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def configure_logs(settings: Settings) -> None:
@@ -40,6 +48,8 @@ def configure_logs(settings: Settings) -> None:
     last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if settings.log_format == "json":
         last.append(structlog.processors.format_exc_info)
+    else:
+        last.append(_without_controls)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*last, renderer])

@@ -65,6 +65,22 @@ def test_what_was_refused_is_there_with_its_refusal(school: School) -> None:
     assert found[2]["subject"] == f"/v1/kv/platform/{STUDENT}/x"
 
 
+def test_what_nobody_asks_for_is_not_worth_a_row(school: School) -> None:
+    """Who has no token fills no disk: not on any kind of route."""
+    before = entries(school)[0]["sequence"]
+    for _ in range(3):
+        school.ask(None, "PUT", "/v1/kv/platform/li/x", b"x")
+        school.ask(None, "POST", "/k12ai/platform/control", envelope("container.stop"))
+        school.ask(None, "POST", "/api/v1/tasks", {})
+        school.ask(None, "PUT", "/api/v1/projects/li/p/files/a", b"x")
+    assert entries(school)[0]["sequence"] == before
+
+
+def test_a_recursive_delete_is_not_taken_for_a_single_one(school: School) -> None:
+    school.ask(STUDENT, "DELETE", f"/v1/kv/platform/{STUDENT}/r?recurse&dc=x")
+    assert entries(school, user=STUDENT)[0]["subject"] == f"/v1/kv/platform/{STUDENT}/r?recurse"
+
+
 def test_looking_is_not_audited(school: School) -> None:
     before = entries(school)[0]["sequence"]
     with school.client(STUDENT) as student:

@@ -1,5 +1,6 @@
 """The access book: whose a token is, and who may make and end which."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +9,15 @@ import pytest
 
 from k12ai.access.book import AccessBook
 from k12ai.access.principal import OPEN, Principal
-from k12ai.errors import InvalidToken, NoSuchClass, NoSuchToken, NotAllowed, TokenExpired, TokenRevoked
+from k12ai.errors import (
+    InvalidToken,
+    NoSuchClass,
+    NoSuchToken,
+    NotAllowed,
+    StorageFull,
+    TokenExpired,
+    TokenRevoked,
+)
 from k12ai.people import ClassRequest, TokenRequest
 from k12ai.stores.base import Store
 from k12ai.stores.sql import SqlStore
@@ -168,6 +177,28 @@ async def test_new_tokens_for_all_take_the_place_of_what_students_had(book: Acce
     for made in (*again.tokens, colleague):
         assert book.is_valid(made.id)
         assert book.authenticate(made.token).user == made.user
+
+
+async def test_two_rosters_at_once_make_one_token_a_student(book: AccessBook) -> None:
+    request = ClassRequest(["li", "wang"])
+    made = await asyncio.gather(*(book.set_class("3-1", request, HEAD) for _ in range(5)))
+    assert sorted(token.user for each in made for token in each.tokens) == ["li", "wang"]
+
+
+async def test_a_token_is_revoked_though_the_disk_is_full(
+    book: AccessBook, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator is told that it would be good again after a restart; until then it is not."""
+    made = await book.issue(TokenRequest("li"), HEAD)
+
+    async def full(*_: object) -> None:
+        raise StorageFull
+
+    monkeypatch.setattr(store, "revoke_token", full)
+    with pytest.raises(StorageFull):
+        await book.revoke(made.id, HEAD)
+    with pytest.raises(TokenRevoked):
+        book.authenticate(made.token)
 
 
 async def test_who_leaves_a_class_is_out_of_the_teachers_reach_at_once(book: AccessBook) -> None:

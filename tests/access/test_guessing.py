@@ -92,6 +92,17 @@ def test_requests_from_one_address_come_at_their_rate(start_server: Callable[...
         assert http.get("/api/v1/me", headers=headers).status_code == 200
 
 
+def test_who_has_no_token_does_not_use_up_what_a_class_behind_the_same_address_has(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server("--address-requests-per-s", "3")
+    with Client(server.url) as client:
+        token = client.access.create_token(ADMIN, "admin").token
+    statuses = [server.http.get("/api/v1/me").status_code for _ in range(30)]
+    assert statuses[-1] == 429
+    assert server.http.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
 def test_a_token_that_is_no_header_field_is_refused_in_words(tmp_path: Path) -> None:
     """A token with a line break at its end, as files have, is cut; one that cannot be sent says so."""
     with pytest.raises(RequestRefused) as error:

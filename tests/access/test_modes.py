@@ -243,6 +243,7 @@ def test_wrong_tokens_are_counted_by_what_the_proxy_says(
 
     assert statuses("198.51.100.7", 30) == {401, 429}
     assert statuses("198.51.100.8", 5) == {401}
+    assert statuses("no\x1baddress".encode("unicode_escape").decode(), 1) == {401}
     # A client that sends the field itself only says what stands before the proxy's own word.
     assert statuses("198.51.100.99, 198.51.100.7", 1) == {429}
 

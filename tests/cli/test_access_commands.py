@@ -134,6 +134,30 @@ def test_who_lost_the_last_token_makes_another_beside_the_store(start_server: Ca
     assert k12ai("token", "revoke", found["id"], *options).returncode == 0
 
 
+def test_a_directory_without_a_store_is_not_taken_for_one_without_tokens(tmp_path: Path) -> None:
+    for command in (("token", "list"), ("token", "revoke", "00000000")):
+        refused = k12ai(*command, "--data-dir", str(tmp_path / "typo"))
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "no store is there" in refused.stderr
+    assert not (tmp_path / "typo").exists()
+
+
+def test_tokens_are_not_written_through_a_link_and_leave_no_empty_file(school: School, tmp_path: Path) -> None:
+    """The file is made first: a token whose only copy cannot be written must not be made."""
+    roster = tmp_path / "roster.csv"
+    roster.write_text("newcomer\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
+    command = ("class", "set", "links", str(roster), "--output")
+    refused = k12ai(*command, str(tmp_path / "link.csv"), url=school.server.url, token=school.tokens[ADMIN])
+    assert refused.returncode == 2
+    assert not (tmp_path / "elsewhere.csv").exists()
+    assert school.ask(ADMIN, "GET", "/api/v1/tokens?user=newcomer").json()["tokens"] == []
+    unwritten = tmp_path / "unwritten.csv"
+    refused = k12ai(*command, str(unwritten), url=school.server.url, token=school.tokens[STUDENT])
+    assert refused.returncode == 1
+    assert not unwritten.exists()
+
+
 def test_an_open_server_says_that_it_is(start_server: Callable[..., Server]) -> None:
     said = k12ai("token", "whoami", url=start_server().url)
     assert "everybody on its machine may do everything" in said.stdout
@@ -177,6 +201,7 @@ def test_a_roster_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str, st
         ("user\n李雷\n".encode(), "column 'user'"),
         (b"user\nli\nli\n", "twice"),
         (b"user,name\n,nobody\n", "line 2"),
+        (b'user\n"' + b"x" * 200_000, "no CSV"),
         (b"\xff\xfe\xff\xff", "neither UTF-8 nor GBK"),
         (b"user\n" + b"x" * 65 + b"\n", "line 2"),
     ],

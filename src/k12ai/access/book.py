@@ -1,5 +1,6 @@
 """The access book: every token and class, in memory for each request and in the store for good."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -56,6 +57,7 @@ class AccessBook:
         self._now = now
         self._tokens: dict[str, _Known] = {}
         self._classes: dict[str, Classroom] = {}
+        self._changing = asyncio.Lock()  # two rosters of one class must not each make everybody's tokens
 
     async def load(self) -> None:
         """Read the store; to be called once, before anything else."""
@@ -166,13 +168,21 @@ class AccessBook:
         if known is None or not self._may_see(by, known.info):
             raise NoSuchToken(token_id)
         if known.info.revoked_at is None:
-            info = msgspec.structs.replace(known.info, revoked_at=self._now())
-            await self._store.revoke_token(token_id, info.revoked_at or self._now())
-            known.stored = known.stored._replace(info=info)
+            now = self._now()
+            # First the deed: a token that got into wrong hands must not be good until the disk has room.
+            before, known.stored = (
+                known.stored,
+                known.stored._replace(info=msgspec.structs.replace(known.info, revoked_at=now)),
+            )
+            await self._store.revoke_token(before.info.id, now)
         return known.info
 
     async def set_class(self, name: str, request: ClassRequest, by: Principal) -> NewClassroom:
         """Make a class, or say anew who is in it; who had a token keeps it. Raises `NotAllowed`."""
+        async with self._changing:
+            return await self._set_class(name, request, by)
+
+    async def _set_class(self, name: str, request: ClassRequest, by: Principal) -> NewClassroom:
         self._require_an_admin()
         classroom = Classroom(name, _distinct(request.teachers), _distinct(request.students))
         await self._store.put_class(classroom)

@@ -53,6 +53,15 @@ def network_of(address: str) -> str:
     return address
 
 
+def is_address(text: str) -> bool:
+    """Whether this is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address is this machine's own."""
     try:

@@ -43,7 +43,14 @@ class Audit:
                 await self._record(scope, message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_recorded)
+        try:
+            await self._app(scope, receive, send_recorded)
+        except Exception:
+            if (
+                ACTION in scope["state"]
+            ):  # a fault of ours, which is answered further out: how far it got is unknown
+                await self._record(scope, 500)
+            raise
 
     async def _record(self, scope: HTTPScope, status: int) -> None:
         state = scope["state"]

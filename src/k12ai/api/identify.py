@@ -10,7 +10,7 @@ import structlog
 from litestar.types import HTTPScope, Receive, Send
 
 from k12ai.access.book import AccessBook
-from k12ai.access.limits import Limiter, network_of
+from k12ai.access.limits import Limiter, is_address, network_of
 from k12ai.access.principal import OPEN, Principal
 from k12ai.api import wire
 from k12ai.api.answers import is_page, send_error
@@ -45,6 +45,8 @@ class Doorkeeper:
         self._token_in_query = settings.kv_token_in_query
         self._per_token = _limiter(settings.token_requests_per_s)
         self._per_address = _limiter(settings.address_requests_per_s)
+        # Apart, so that somebody without a token cannot use up what a class behind one address has.
+        self._strangers = _limiter(settings.address_requests_per_s)
         self._wrong = Limiter(WRONG_TOKENS_A_MINUTE / 60, WRONG_TOKENS_A_MINUTE, time.monotonic)
 
     @property
@@ -61,23 +63,25 @@ class Doorkeeper:
         if self.open:
             return OPEN
         network = network_of(address)
-        if wait_s := self._per_address.take(network):
-            raise RateLimited(wait_s)
-        text = self._token(scope)
-        if text is None:
-            return None
         try:
-            principal = self._book.authenticate(text)
-        except (TokenExpired, TokenRevoked):
-            raise  # no guess: it was a token of ours
-        except InvalidToken:
+            text = self._token(scope)
+            principal = None if text is None else self._book.authenticate(text)
+        except InvalidToken as error:
+            if wait_s := self._strangers.take(network):
+                raise RateLimited(wait_s) from None
+            if isinstance(error, (TokenExpired, TokenRevoked)):
+                raise  # no guess: it was a token of ours
             # Valid tokens pass all the same: a class is often behind one address, and whoever guesses
             # would not only have to guess 192 bits but could, by failing, lock it out.
             if wait_s := self._wrong.take(network):
                 raise TooManyWrongTokens(wait_s) from None
             log.warning("token.wrong", address=address)
             raise
-        if wait_s := self._per_token.take(principal.token_id):
+        if principal is None:
+            if wait_s := self._strangers.take(network):
+                raise RateLimited(wait_s)
+            return None
+        if wait_s := self._per_token.take(principal.token_id) or self._per_address.take(network):
             raise RateLimited(wait_s)
         scope["state"][STANDS] = functools.partial(self._book.is_valid, principal.token_id)
         return principal
@@ -92,7 +96,7 @@ class Doorkeeper:
             raise ProxyBypassed
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         last = b",".join(forwarded).rsplit(b",", 1)[-1].strip().decode("latin-1")
-        return last[:64] or peer
+        return last if is_address(last) else peer
 
     def _token(self, scope: HTTPScope) -> str | None:
         if wire.repeated(scope, b"authorization"):

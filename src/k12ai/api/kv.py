@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from k12ai.api import wire
 from k12ai.api.answers import published, send_error
+from k12ai.api.audit import about
 from k12ai.api.reach import KeyRefused, Reach
 from k12ai.api.roles import KV, principal_of
 from k12ai.closing import Closing
@@ -143,6 +144,8 @@ class KvRoutes:
         elif method == "PUT":
             await self._put(key, query, reach, scope, receive, send)
         else:
+            if query.recurse:
+                about(scope, "kv.delete", f"{scope['path']}?recurse")
             await self._delete(key, query, reach, send)
 
     async def _get(self, key: str, query: Query, reach: Reach, receive: Receive, send: Send) -> None:
@@ -184,7 +187,7 @@ class KvRoutes:
     ) -> None:
         if not key:
             raise BadKvRequest("Missing key name")
-        reach.require(key)
+        reach.require(key, new=True)
         if query.locks + (query.cas is not None) > 1:
             raise BadKvRequest("Conflicting flags: cas, acquire and release exclude each other")
         if query.locks:

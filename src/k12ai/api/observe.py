@@ -13,6 +13,7 @@ from litestar.types import HTTPScope, Message, Receive, Send
 
 from k12ai.api import wire
 from k12ai.api.answers import REQUEST_ID, send_error
+from k12ai.api.roles import RULES
 from k12ai.api.wire import HttpApp
 from k12ai.errors import InternalError
 
@@ -83,20 +84,13 @@ class Observe:
         return given.decode("ascii") if given and _GIVEN_ID.fullmatch(given) else next(self._ids)
 
 
-_ROUTES = frozenset(
-    {
-        *("/k12ai/platform/stats", "/k12ai/platform/control"),
-        *(f"/k12ai/framework/{name}" for name in ("execute", "train", "evaluate", "predict", "schema")),
-        *("/health", "/metrics", "/v1/kv", "/docs"),
-        *("/api/v1/host", "/api/v1/frameworks", "/api/v1/tasks"),
-    }
-)
-_FAMILIES = ("/v1/kv/", "/docs/", "/api/v1/tasks/", "/api/v1/projects/")
+_ROUTES = frozenset(rule.path for rule in RULES if "{" not in rule.path and not rule.path.startswith("/docs/"))
+_FAMILIES = ("/docs/", *sorted({rule.path.partition("{")[0] for rule in RULES if "{" in rule.path}))
 
 
 def route_of(path: str) -> str:
     """Return the route of a path for counting; few values, whatever clients ask for."""
-    if path in _ROUTES:
+    if path in _ROUTES or f"{path}/" in _FAMILIES:
         return path
     return next((family.rstrip("/") for family in _FAMILIES if path.startswith(family)), "other")
 

@@ -24,14 +24,20 @@ class Reach(NamedTuple):
 
     users: frozenset[str] | None
 
-    def require(self, key: str) -> None:
-        """Raise `KeyRefused` for a key that is out of reach."""
+    def require(self, key: str, *, new: bool = False) -> None:
+        """Raise `KeyRefused` for a key that is out of reach.
+
+        A ``new`` one has to be below its user's segment, where `below` finds it.
+        """
+        if self.users is None:
+            return
         root, _, rest = key.partition("/")
-        if self.users is not None and not (root in _ROOTS and rest.partition("/")[0] in self.users):
+        user, below, _ = rest.partition("/")
+        if root not in _ROOTS or user not in self.users or (new and not below):
             raise KeyRefused
 
     def below(self, prefix: str) -> Sequence[str]:
-        """Return prefixes, in order, that have together every key in reach that begins with ``prefix``."""
+        """Return prefixes, in order, that have together what is below users' segments and ``prefix``."""
         if self.users is None:
             return [prefix]
         own = sorted(f"{root}/{user}/" for root in _ROOTS for user in self.users)

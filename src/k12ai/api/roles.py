@@ -110,9 +110,12 @@ def permit(scope: HTTPScope, path: str | None) -> None:
     if rule is None:
         principal_of(scope)
         raise _no_such_route(path)
-    if rule.action:
+    if rule.who == "everyone":
+        return
+    principal = principal_of(scope)
+    if rule.action:  # from here on: what nobody asks for is not worth a row
         scope["state"][ACTION] = rule.action
-    if rule.who != "everyone" and not principal_of(scope).has(rule.who):
+    if not principal.has(rule.who):
         raise NotAllowed.for_role(rule.who)
 
 

@@ -120,13 +120,12 @@ def class_set(
 
     lifetime_s = view.lifetime_s(expires)
     students = read_roster(roster)
-    view.require_new(output)
-    with Client(server, language=language()) as client:
+    with view.new_file(output) as file, Client(server, language=language()) as client:
         made = client.access.set_class(
             name, list(students), teacher or [], tokens=tokens, renew=renew, expires_in_s=lifetime_s
         )
-    if tokens or renew:
-        view.hand_out(made, students, output)
+        if tokens or renew:
+            view.hand_out(made, students, file)
 
 
 @classes.command("list")

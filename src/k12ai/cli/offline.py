@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from k12ai.access.book import AccessBook
 from k12ai.access.principal import Principal
-from k12ai.cli.exits import EXIT_REFUSED, CommandFailed
+from k12ai.cli.exits import EXIT_REFUSED, EXIT_USAGE, CommandFailed
 from k12ai.client.client import local_user
 from k12ai.errors import K12AIError
 from k12ai.people import AuditEntry, NewToken, TokenInfo, TokenRequest
 from k12ai.settings import Settings
 from k12ai.stores.base import Store
-from k12ai.stores.sql import SqlStore
+from k12ai.stores.sql import FILE, SqlStore
+from k12ai.texts import Text
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def revoke(data_dir: str, token_id: str) -> TokenInfo:
         await _record(store, "token.revoke", f"{revoked.id} of {revoked.user}", 200)
         return revoked
 
-    return _with_book(data_dir, work)
+    return _with_book(_existing(data_dir), work)
 
 
 def tokens(data_dir: str) -> list[TokenInfo]:
@@ -50,7 +51,17 @@ def tokens(data_dir: str) -> list[TokenInfo]:
     async def work(book: AccessBook, _: Store) -> list[TokenInfo]:
         return list(book.tokens(_OPERATOR))
 
-    return _with_book(data_dir, work)
+    return _with_book(_existing(data_dir), work)
+
+
+def _existing(data_dir: str) -> str:
+    """Return the directory, which must have a store: a mistyped one would only look as if nothing was there."""
+    if not (Path(data_dir) / FILE).exists():
+        raise CommandFailed(
+            EXIT_USAGE,
+            Text(f"--data-dir {data_dir}: no store is there", f"--data-dir {data_dir}：此处没有数据"),
+        )
+    return data_dir
 
 
 async def _record(store: Store, action: str, subject: str, status: int) -> None:

@@ -1,13 +1,14 @@
 """Tokens, classes and the audit, shown in a terminal."""
 
+import contextlib
 import csv
-import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from rich import box
@@ -90,33 +91,49 @@ def show_classes(classes: Sequence[Classroom], *, as_json: bool) -> None:
     _show(("class", "teachers", "students"), rows, classes, _NO_CLASSES, as_json=as_json)
 
 
-def hand_out(made: NewClassroom, names: Mapping[str, str], output: Path | None) -> None:
-    """Print, or write into a file for its owner alone, the new tokens of a class as CSV, a line a student."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("user", "name", "token"))
-    writer.writerows((each.user, names.get(each.user, ""), each.token) for each in made.tokens)
+def hand_out(made: NewClassroom, names: Mapping[str, str], file: IO[str]) -> None:
+    """Write the new tokens of a class as CSV, a line a student."""
     if not made.tokens:
         sys.stderr.write(_NO_NEW.pick(language()) + "\n")
-    elif output is None:
-        sys.stdout.write(text.getvalue())
-        sys.stderr.write(_SHOWN_ONCE.pick(language()) + "\n")
-    else:
-        # With a mark, by which spreadsheets know UTF-8.
-        output.touch(mode=0o600)
-        output.chmod(0o600)
-        output.write_text(text.getvalue(), encoding="utf-8-sig")
-        count = len(made.tokens)
-        sys.stderr.write(Text(f"{output}: {count} tokens", f"{output}：{count} 个令牌").pick(language()) + "\n")
+        return
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("user", "name", "token"))
+    writer.writerows((each.user, names.get(each.user, ""), each.token) for each in made.tokens)
+    count = len(made.tokens)
+    said = (
+        _SHOWN_ONCE
+        if file is sys.stdout
+        else Text(f"{file.name}: {count} tokens", f"{file.name}：{count} 个令牌")
+    )
+    sys.stderr.write(said.pick(language()) + "\n")
 
 
-def require_new(output: Path | None) -> None:
-    """Refuse a file that is there before anything is made whose only copy would go into it."""
-    if output is not None and (output.exists() or not os.access(output.parent, os.W_OK)):
+@contextlib.contextmanager
+def new_file(output: Path | None) -> Iterator[IO[str]]:
+    """Yield a new file for its owner alone, made before there is anything whose only copy goes into it.
+
+    Without a name, standard output. A file that nothing was written to is removed again.
+    """
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        os.close(os.open(output, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    except OSError as error:
         raise CommandFailed(
             EXIT_USAGE,
-            Text(f"--output {output}: must be a new file", f"--output {output}：必须是一个新文件"),
-        )
+            Text(
+                f"--output {output}: must be a new file: {error.strerror}",
+                f"--output {output}：必须是一个新文件：{error.strerror}",
+            ),
+        ) from None
+    try:
+        # With a mark, by which spreadsheets know UTF-8.
+        with output.open("w", encoding="utf-8-sig") as file:
+            yield file
+    finally:
+        if output.stat().st_size == 0:
+            output.unlink()
 
 
 def show_audit(entries: Sequence[AuditEntry], *, as_json: bool) -> None:
@@ -126,7 +143,7 @@ def show_audit(entries: Sequence[AuditEntry], *, as_json: bool) -> None:
         (
             each.at.astimezone().strftime("%m-%d %H:%M:%S"),
             f"{each.user} ({each.role})" if each.user else each.role,
-            each.address,
+            printable(each.address),
             each.action,
             printable(each.subject),
             str(each.status),

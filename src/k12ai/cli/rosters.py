@@ -26,7 +26,12 @@ def read_roster(path: Path) -> Mapping[str, str]:
         raise CommandFailed(
             EXIT_USAGE, Text(f"{path}: {error.strerror}", f"{path}：{error.strerror}")
         ) from None
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(_decoded(raw, path)))]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(_decoded(raw, path)))]
+    except csv.Error as error:
+        raise CommandFailed(
+            EXIT_USAGE, Text(f"{path}: no CSV: {error}", f"{path}：不是 CSV：{error}")
+        ) from None
     numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
     if not numbered:
         raise CommandFailed(EXIT_USAGE, Text(f"{path}: no students in it", f"{path}：文件中没有学生"))

@@ -52,7 +52,7 @@ CLOSING_S = 2.0
 GROUP_SIZE = 256
 READERS = 2
 
-_FILE = "k12ai.sqlite3"
+FILE = "k12ai.sqlite3"
 
 
 class _Write(NamedTuple):
@@ -72,7 +72,7 @@ class SqlStore(Store):
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._lock = await asyncio.to_thread(_claim, self._data_dir)
-        path = self._data_dir / _FILE
+        path = self._data_dir / FILE
         self._writing = _engine(path, begin="BEGIN IMMEDIATE")
         self._reading = _engine(path, begin="BEGIN")
         await asyncio.to_thread(_migrate, self._writing)
@@ -365,8 +365,8 @@ def _claim(data_dir: Path) -> IO[str]:
 
 def _keep_from_others(data_dir: Path) -> None:
     """Make the files of the store their owner's alone, whoever made them: tasks pass through the directory."""
-    (data_dir / _FILE).touch(mode=0o600)  # SQLite gives its other files the mode of this one
-    for path in data_dir.glob(f"{_FILE}*"):
+    (data_dir / FILE).touch(mode=0o600)  # SQLite gives its other files the mode of this one
+    for path in data_dir.glob(f"{FILE}*"):
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
 
