@@ -10,7 +10,8 @@ import pytest
 from k12ai import app
 from k12ai.api.application import Routes, Walls, application
 from k12ai.api.openapi import document
-from k12ai.api.roles import RULES, Rule, markdown
+from k12ai.api.roles import FILE, KV, RULES, Rule, markdown
+from k12ai.api.roles import PROJECT as PROJECT_ROUTE
 from k12ai.api.wire import HttpApp
 from k12ai.closing import Closing
 from k12ai.settings import Settings
@@ -108,10 +109,13 @@ def _place(school: School) -> Callable[[Rule], str]:
 
     def path_of(rule: Rule) -> str:
         case = CASES[rule.method, rule.path]
-        school.put(STUDENT, f"platform/{STUDENT}/roles")
-        school.ask(STUDENT, "PUT", f"{PROJECT}/a", b"x")
-        school.ask(STUDENT, "PUT", f"{PROJECT}/gone", b"x")
-        school.ask(ADMIN, "PUT", "/api/v1/classes/roles", {"students": []})
+        if rule.path == KV:
+            school.put(STUDENT, f"platform/{STUDENT}/roles")
+        elif rule.path in (PROJECT_ROUTE, FILE):
+            school.ask(STUDENT, "PUT", f"{PROJECT}/a", b"x")
+            school.ask(STUDENT, "PUT", f"{PROJECT}/gone", b"x")
+        elif rule.path == "/api/v1/classes/{name}":
+            school.ask(ADMIN, "PUT", "/api/v1/classes/roles", {"students": []})
         if isinstance(case.body, dict) and "service_uuid" in case.body:
             case.body["service_uuid"] = f"roles-{next(numbers)}"
         path = case.path or rule.path.replace("{task_id}", task.task_id)
