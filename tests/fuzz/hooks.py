@@ -112,8 +112,9 @@ def _end_task(case: Any) -> None:
     task_id = (case.path_parameters or {}).get("task_id", "")
     if re.fullmatch("[0-9a-f]{12}", str(task_id)):
         headers = {"Authorization": f"Bearer {os.environ['K12AI_TOKEN']}"}
-        url = f"{case.operation.base_url}/api/v1/tasks/{task_id}/stop?timeout=0"
-        httpx.post(url, headers=headers, timeout=20).raise_for_status()
+        url = f"{case.operation.base_url.rstrip('/')}/api/v1/tasks/{task_id}/stop?timeout=0"
+        stopped = httpx.post(url, headers=headers, timeout=20)
+        assert stopped.status_code in (200, 404), stopped.text  # most ids are no task's
 
 
 def _correct_task(operation: str, body: Any) -> None:
