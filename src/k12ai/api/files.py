@@ -329,7 +329,7 @@ async def _send_part(file: OpenFile, part: _Part, receive: Receive, send: Send) 
     The server then cuts the connection, which tells the client that something is missing.
     """
     left, offset = part.length, part.offset
-    gone = asyncio.ensure_future(_gone(receive))
+    gone = asyncio.ensure_future(wire.gone(receive))
     try:
         while left > 0:
             piece = await _apart(file.read, offset, min(left, PIECE_BYTES))
@@ -345,9 +345,3 @@ async def _send_part(file: OpenFile, part: _Part, receive: Receive, send: Send) 
         gone.cancel()
     if part.length == 0:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _gone(receive: Receive) -> None:
-    """Return when the caller has closed the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -225,7 +225,7 @@ class KvRoutes:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + query.wait_s
         with self._store.waiting(key, prefix=prefix) as waiter:
-            ends = [asyncio.ensure_future(self._closing.wait()), asyncio.ensure_future(_gone(receive))]
+            ends = [asyncio.ensure_future(self._closing.wait()), asyncio.ensure_future(wire.gone(receive))]
             try:
                 while True:
                     found = await read()
@@ -238,12 +238,6 @@ class KvRoutes:
             finally:
                 for end in ends:
                     end.cancel()
-
-
-async def _gone(receive: Receive) -> None:
-    """Return when the caller has closed the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _key_of(scope: HTTPScope) -> str:

@@ -91,6 +91,12 @@ async def read_body(scope: HTTPScope, receive: Receive, limit_bytes: int) -> byt
     return body
 
 
+async def gone(receive: Receive) -> None:
+    """Return when the caller has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def send_answer(
     send: Send,
     status: int,
