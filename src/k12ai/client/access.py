@@ -1,11 +1,10 @@
 """Tokens, classes and the audit, from the other end of the wire."""
 
-import urllib.parse
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-from k12ai.client.connection import Connection
+from k12ai.client.connection import Connection, quoted
 from k12ai.people import (
     AuditEntry,
     ClassRequest,
@@ -58,7 +57,7 @@ class AccessClient:
 
     def revoke_token(self, token_id: str) -> TokenInfo:
         """End a token at once."""
-        return self._wire.resource("DELETE", f"tokens/{_quoted(token_id)}", TokenInfo)
+        return self._wire.resource("DELETE", f"tokens/{quoted(token_id)}", TokenInfo)
 
     def classes(self) -> Sequence[Classroom]:
         """Return the classes one is in; for an admin all."""
@@ -79,11 +78,11 @@ class AccessClient:
         With ``renew``, each student gets one, and those that were there are revoked.
         """
         wanted = ClassRequest(list(students), list(teachers), tokens, renew, expires_in_s)
-        return self._wire.resource("PUT", f"classes/{_quoted(name)}", NewClassroom, body=wanted)
+        return self._wire.resource("PUT", f"classes/{quoted(name)}", NewClassroom, body=wanted)
 
     def delete_class(self, name: str) -> None:
         """Dissolve a class; its students keep their tokens and what is theirs."""
-        self._wire.resource("DELETE", f"classes/{_quoted(name)}", dict)
+        self._wire.resource("DELETE", f"classes/{quoted(name)}", dict)
 
     def audit(
         self,
@@ -98,7 +97,3 @@ class AccessClient:
         given = {"user": user, "action": action, "since": since, "before": before, "limit": limit}
         params = {name: str(value) for name, value in given.items() if value is not None}
         return self._wire.resource("GET", "audit", _Entries, params=params).entries
-
-
-def _quoted(name: str) -> str:
-    return urllib.parse.quote(name, safe="")

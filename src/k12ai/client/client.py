@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from k12ai.client.access import AccessClient
-from k12ai.client.connection import TIMEOUT_S, TRANSFER_S, Connection
+from k12ai.client.connection import TIMEOUT_S, TRANSFER_S, Connection, quoted
 from k12ai.client.errors import RequestRefused, ServerUnreachable
 from k12ai.client.tasks import TaskHandle
 from k12ai.models import DEFAULT_GRACE_S, PLATFORM, StatsMessage
@@ -186,7 +186,7 @@ class Client:
 
     def task(self, task_id: str) -> Task:
         """Return a task."""
-        return self._wire.resource("GET", f"tasks/{_quoted(task_id)}", Task)
+        return self._wire.resource("GET", f"tasks/{quoted(task_id)}", Task)
 
     def handle(self, task_id: str) -> TaskHandle:
         """Return the handle of a task that somebody has submitted."""
@@ -205,7 +205,7 @@ class Client:
     def stop_task(self, task_id: str, *, grace_s: int = DEFAULT_GRACE_S) -> Task:
         """Stop a task and return it once it has ended."""
         params = {"timeout": str(grace_s), "user": self.user}
-        path = f"tasks/{_quoted(task_id)}/stop"
+        path = f"tasks/{quoted(task_id)}/stop"
         return self._wire.resource("POST", path, Task, params=params, timeout_s=grace_s + TIMEOUT_S)
 
     def messages(
@@ -213,14 +213,14 @@ class Client:
     ) -> Messages:
         """Return what a task said behind the cursor ``after``; waits up to ``wait_s`` for the first."""
         params = {"after": str(after), "wait": f"{wait_s:g}", **({"type": ",".join(types)} if types else {})}
-        path = f"tasks/{_quoted(task_id)}/messages"
+        path = f"tasks/{quoted(task_id)}/messages"
         return self._wire.resource("GET", path, Messages, params=params, timeout_s=wait_s + TIMEOUT_S)
 
     def logs(self, task_id: str, *, follow: bool = False) -> Iterator[str]:
         """Yield what a task prints, in pieces; with ``follow``, until it has ended."""
         params = {"follow": "true" if follow else "false"}
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        with self._wire.stream("GET", f"/api/v1/tasks/{_quoted(task_id)}/logs", params=params) as response:
+        with self._wire.stream("GET", f"/api/v1/tasks/{quoted(task_id)}/logs", params=params) as response:
             for piece in response.iter_raw():
                 yield decoder.decode(piece)
 
@@ -288,7 +288,7 @@ class Client:
         self._wire.checked(self._wire.send("DELETE", self._file_url(user, service_uuid, path)))
 
     def _file_url(self, user: str | None, service_uuid: str, path: str) -> str:
-        place = f"{_quoted(user or self.user)}/{_quoted(service_uuid)}"
+        place = f"{quoted(user or self.user)}/{quoted(service_uuid)}"
         return f"/api/v1/projects/{place}/files/{urllib.parse.quote(path)}"
 
     def _read_once(self, key: str, index: int, left_s: float) -> tuple[list[StoredValue], int]:
@@ -337,10 +337,6 @@ def local_user() -> str:
     except (KeyError, OSError):  # an account without a name, as in some containers
         name = "user"
     return _NOT_AN_IDENTIFIER.sub("_", name)[:64].strip(".") or "user"
-
-
-def _quoted(segment: str) -> str:
-    return urllib.parse.quote(segment, safe="@")
 
 
 def _kv_path(key: str) -> str:

@@ -138,6 +138,11 @@ class Connection:
         return self._unreachable(f"HTTP {response.status_code}, not K12AI's answer")
 
 
+def quoted(segment: str) -> str:
+    """Return a name as one segment of a path."""
+    return urllib.parse.quote(segment, safe="@")
+
+
 def _is_loopback(url: str) -> bool:
     """Whether the address is this machine's; raises ValueError for what is no address."""
     host = urllib.parse.urlsplit(url).hostname or ""
