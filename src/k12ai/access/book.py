@@ -170,11 +170,8 @@ class AccessBook:
         if known.info.revoked_at is None:
             now = self._now()
             # First the deed: a token that got into wrong hands must not be good until the disk has room.
-            before, known.stored = (
-                known.stored,
-                known.stored._replace(info=msgspec.structs.replace(known.info, revoked_at=now)),
-            )
-            await self._store.revoke_token(before.info.id, now)
+            known.stored = known.stored._replace(info=msgspec.structs.replace(known.info, revoked_at=now))
+            await self._store.revoke_token(token_id, now)
         return known.info
 
     async def set_class(self, name: str, request: ClassRequest, by: Principal) -> NewClassroom:
@@ -188,7 +185,7 @@ class AccessBook:
         await self._store.put_class(classroom)
         self._classes[name] = classroom
         self._forget_principals()
-        old = [each for student in classroom.students for each in self._valid_tokens(student)]
+        old = self._valid_tokens(frozenset(classroom.students))
         supplied = set() if request.renew else {each.user for each in old}
         wanted = [
             TokenRequest(student, "student", request.expires_in_s, name)
@@ -255,11 +252,11 @@ class AccessBook:
             return True
         return info.role == "student" and principal.acts_for(info.user)
 
-    def _valid_tokens(self, user: str) -> list[TokenInfo]:
+    def _valid_tokens(self, users: frozenset[str]) -> list[TokenInfo]:
         return [
             known.info
             for known in self._tokens.values()
-            if known.info.user == user and self._is_valid(known.info)
+            if known.info.user in users and self._is_valid(known.info)
         ]
 
     def _is_valid(self, info: TokenInfo) -> bool:

@@ -1,5 +1,6 @@
 """How often somebody may do something."""
 
+import functools
 import ipaddress
 import math
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Limiter:
             self._full_at = dict(kept)
 
 
+@functools.lru_cache(maxsize=1024)  # asked for each request; the same few addresses send them
 def network_of(address: str) -> str:
     """Return the key under which an address is counted: of IPv6, the /64 that one household has."""
     try:
