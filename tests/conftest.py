@@ -10,9 +10,14 @@ from typing import Any, NoReturn
 
 import pytest
 
+from k12ai import app
+from k12ai.api.application import Routes, Walls, application
+from k12ai.api.wire import HttpApp
+from k12ai.closing import Closing
 from k12ai.frameworks.ml.framework import MlFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.images import image_of
+from k12ai.settings import Settings
 from tests.support.containers import Outsider
 from tests.support.engine import DOCKER_HOST, EngineClient, OwnDockerd
 from tests.support.nvml import COMPILERS, StandinNvml, compile_standin
@@ -200,6 +205,22 @@ def _serve(data_dir: Path, docker_host: str, start_server: Callable[..., Server]
         return start_server("--runtime", "docker", "--docker-host", docker_host, *options, name="data", **more)
 
     return serve
+
+
+@pytest.fixture(name="routes")
+async def _routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Routes:
+    """What a server serves, as the composition root has it."""
+    found: list[Routes] = []
+
+    def listen_in(walls: Walls, routes: Routes) -> HttpApp:
+        found.append(routes)
+        return application(walls, routes)
+
+    monkeypatch.setattr(app, "application", listen_in)
+    settings = Settings(data_dir=str(tmp_path / "data"), docker_host="unix:///nonexistent/docker.sock")
+    async with app.opened(settings, Closing()):
+        pass
+    return found[0]
 
 
 @pytest.fixture(name="eventually")

@@ -2,19 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from k12ai import app
-from k12ai.api.application import Routes, Walls, application
+from k12ai.api.application import Routes
 from k12ai.api.openapi import document
 from k12ai.api.roles import FILE, KV, RULES, Rule, markdown
 from k12ai.api.roles import PROJECT as PROJECT_ROUTE
-from k12ai.api.wire import HttpApp
-from k12ai.closing import Closing
-from k12ai.settings import Settings
+from tests.support.routes import handled, scope_of
 from tests.support.school import (
     ADMIN,
     CLASSMATE,
@@ -199,32 +195,10 @@ def test_a_method_that_is_not_in_the_table_is_405_with_a_token_and_401_without(
 # --- the table and the router ------------------------------------------------------------------------
 
 
-@pytest.fixture(name="routes")
-async def _routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Routes:
-    """What a server serves, as the composition root has it."""
-    found: list[Routes] = []
-
-    def listen_in(walls: Walls, routes: Routes) -> HttpApp:
-        found.append(routes)
-        return application(walls, routes)
-
-    monkeypatch.setattr(app, "application", listen_in)
-    settings = Settings(data_dir=str(tmp_path / "data"), docker_host="unix:///nonexistent/docker.sock")
-    async with app.opened(settings, Closing()):
-        pass
-    return found[0]
-
-
 def test_every_route_of_the_router_has_its_row(routes: Routes) -> None:
     """A route without a row would be refused to everybody: this test is where that is noticed."""
     table = {(rule.method, rule.path) for rule in RULES}
-    handled = {
-        (str(method), path.replace(":str}", "}"))
-        for handler in routes.handlers
-        for path in handler.paths
-        for method in handler.http_methods
-    }
-    assert handled <= table
+    assert {(method, path) for path, method in handled(routes)} <= table
     assert {("POST", path) for path in routes.published} <= table
     for path in ("/v1/kv/x", "/api/v1/projects/u/p/files", "/api/v1/projects/u/p/files/a"):
         (mount,) = [each for each in routes.mounts if each.serves(scope_of(path))]
@@ -245,8 +219,3 @@ def test_every_row_of_the_table_is_in_the_document_or_a_page() -> None:
 def test_the_page_of_roles_is_printed_from_the_table() -> None:
     page = Path(__file__).parents[2] / "docs" / "roles.md"
     assert page.read_text(encoding="utf-8") == markdown()
-
-
-def scope_of(path: str) -> Any:
-    """Return as much of a request as tells whose it is."""
-    return {"path": path, "raw_path": path.encode()}
