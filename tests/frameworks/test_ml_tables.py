@@ -15,8 +15,9 @@ from k12ai.tasks.registry import Registry
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the task does, before its threads start to spin
 pytest.importorskip("sklearn", reason="the extra ml is not installed")
 
-from k12ai.frameworks.ml import csvfile, data, ops, preparing, scores, training
-from k12ai.frameworks.ml.problems import DataProblem, Notes
+from k12ai.frameworks import csvfile
+from k12ai.frameworks.ml import data, ops, preparing, scores, training
+from k12ai.frameworks.problems import DataProblem, Notes
 
 ROWS = "".join(f"{place},{place % 7},{'x' if place % 2 else 'y'}\n" for place in range(20))
 GOOD = "a,b,kind\n" + ROWS

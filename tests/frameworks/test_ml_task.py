@@ -16,7 +16,7 @@ import pytest
 
 from k12ai.errors import BadParameter
 from k12ai.frameworks.ml.framework import MlFramework
-from k12ai.frameworks.ml.problems import DataProblem, Notes
+from k12ai.frameworks.problems import DataProblem, Notes
 from k12ai.tasks.registry import Registry
 from tests.frameworks.ops import Ended, run
 

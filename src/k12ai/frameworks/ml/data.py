@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from k12ai.frameworks.ml import csvfile
-from k12ai.frameworks.ml.csvfile import MAX_NAME, Sheet
-from k12ai.frameworks.ml.problems import VALUE, Notes, refuse, shortened
+from k12ai.frameworks import csvfile
+from k12ai.frameworks.csvfile import MAX_NAME, Sheet
 from k12ai.frameworks.ml.schema import CLASSIFICATION, CLUSTERING, CSV, REGRESSION
+from k12ai.frameworks.problems import VALUE, Notes, refuse, shortened
 
 Array = npt.NDArray[Any]
 

@@ -1,16 +1,13 @@
 """Training, evaluating and using a model on tables, as the server sees it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k12ai.errors import BadParameter
 from k12ai.frameworks.base import EVALUATE, PREDICT, TRAIN, Framework, Schema
+from k12ai.frameworks.fields import check_path
 from k12ai.frameworks.ml import schema
 from k12ai.texts import Text
-
-_FILE = re.compile(r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\\\x00-\x1f]+")
-_PATH = Text("a path inside of the project, relative and without '..'", "项目内的相对路径，且不含 '..'")
 
 
 class MlFramework(Framework):
@@ -50,8 +47,7 @@ def _checked_data(data: Mapping[str, Any], task: str | None) -> dict[str, Any]:
     if (dataset == schema.CSV) != bool(file):
         only = Text(f"given with dataset {schema.CSV}, and only then", f"仅在 dataset 为 {schema.CSV} 时填写")
         raise BadParameter(f"{place}.file", only)
-    if file and not _FILE.fullmatch(file):
-        raise BadParameter(f"{place}.file", _PATH)
+    check_path("data.file", file)
     if task is not None and dataset == schema.AUTO:
         dataset = schema.DEFAULT_DATASETS[task]
     known = None if task is None else schema.DATASETS_OF[task]
@@ -77,8 +73,7 @@ def _checked_prediction(params: Mapping[str, Any]) -> dict[str, Any]:
     if bool(params["rows"]) == bool(params["file"]):
         either = Text("given, unless file is: one of the two", "已填写的值：rows 与 file 二选一")
         raise BadParameter("service_params.rows", either)
-    if params["file"] and not _FILE.fullmatch(params["file"]):
-        raise BadParameter("service_params.file", _PATH)
+    check_path("file", params["file"])
     return dict(params)
 
 

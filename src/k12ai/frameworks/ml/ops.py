@@ -12,14 +12,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
 from k12ai import report
+from k12ai.frameworks import csvfile
 from k12ai.frameworks.base import EVALUATE, PREDICT, TRAIN
-from k12ai.frameworks.ml import csvfile, data, models, preparing, scores, storage, training
+from k12ai.frameworks.ml import data, models, preparing, scores, storage, training
 from k12ai.frameworks.ml.data import Array, Table
 from k12ai.frameworks.ml.models import Estimator
 from k12ai.frameworks.ml.preparing import Column
-from k12ai.frameworks.ml.problems import VALUE, Notes, refuse
 from k12ai.frameworks.ml.schema import AUTO, CLASSIFICATION, CLUSTERING
 from k12ai.frameworks.ml.storage import Card
+from k12ai.frameworks.problems import VALUE, Notes, refuse
 
 Params = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from k12ai.frameworks.ml.data import Array, Table, numbers_of, texts_of
-from k12ai.frameworks.ml.problems import VALUE, Notes, refuse, shortened
+from k12ai.frameworks.problems import VALUE, Notes, refuse, shortened
 
 MAX_CATEGORIES = 25
 """The rarer ones of a column share one column of the matrix."""

@@ -1,7 +1,5 @@
 """Models on disk: what skops writes, which runs no code when it is read, and what it was trained on."""
 
-import contextlib
-import os
 import platform
 import re
 import warnings
@@ -20,11 +18,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
 
-from k12ai.frameworks.ml import csvfile
+from k12ai.frameworks import csvfile
+from k12ai.frameworks.fields import NAME_PATTERN
 from k12ai.frameworks.ml.models import ESTIMATORS, Estimator
 from k12ai.frameworks.ml.preparing import Column
-from k12ai.frameworks.ml.problems import NO_FILE, VALUE, DataProblem, Notes, refuse
-from k12ai.frameworks.ml.schema import NAME_PATTERN
+from k12ai.frameworks.problems import NO_FILE, VALUE, DataProblem, Notes, refuse
 
 FOLDER = "models"
 MAX_UNPACKED_BYTES = 1 << 30
@@ -102,9 +100,9 @@ def save(name: str, model: Estimator, card: Card) -> list[str]:
     folder = csvfile.inside(FOLDER)
     folder.mkdir(exist_ok=True)
     model_file, card_file = _files(name)
-    with _replacing(model_file) as path:
+    with csvfile.replacing(model_file) as path:
         skops.io.dump(model, path, compression=zipfile.ZIP_DEFLATED)
-    with _replacing(card_file) as path:
+    with csvfile.replacing(card_file) as path:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2))
     return [f"{FOLDER}/{name}.skops", f"{FOLDER}/{name}.json"]
 
@@ -140,16 +138,6 @@ def load(name: str, notes: Notes) -> tuple[Estimator, Card]:
 def _files(name: str) -> tuple[Path, Path]:
     assert re.fullmatch(NAME_PATTERN, name), name
     return csvfile.inside(f"{FOLDER}/{name}.skops"), csvfile.inside(f"{FOLDER}/{name}.json")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _refused(name: str, why: str) -> DataProblem:

@@ -1,13 +1,15 @@
 """Reading a CSV as students have them: from a Chinese Excel, with semicolons, with holes in it."""
 
+import contextlib
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from k12ai.frameworks.ml.problems import ENCODING, NO_FILE, VALUE, DataProblem, Notes, refuse
+from k12ai.frameworks.problems import ENCODING, NO_FILE, VALUE, DataProblem, Notes, refuse
 
 MAX_BYTES = 64 << 20
 MAX_COLUMNS = 2000
@@ -49,6 +51,17 @@ def inside(path: str) -> Path:
             step=("Upload the file to the project and write its name.", "请把文件上传到项目，并填写它的名称。"),
         )
     return found
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which takes the place of the file at the end, or never."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def read(path: str, *, header: bool, notes: Notes, least: int = 2) -> Sheet:
