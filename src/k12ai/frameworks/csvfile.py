@@ -66,8 +66,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def read(path: str, *, header: bool, notes: Notes, least: int = 2) -> Sheet:
     """Read a CSV of the project. Raises `DataProblem` with what is wrong with it, and where."""
-    data = _bytes(path)
-    text = _decoded(path, data)
+    data = bytes_of(path)
+    text = decoded(path, data)
     lines = _lines(path, text, _separator(text))
     if not lines:
         refuse(f"{path!r} is empty.", f"{path!r} 是空文件。", code=VALUE, step=_FILL)
@@ -96,7 +96,8 @@ def as_cell(value: str) -> str | None:
     return None if value.lower() in _MISSING else value
 
 
-def _bytes(path: str) -> bytes:
+def bytes_of(path: str) -> bytes:
+    """Return a file of the project. Raises `DataProblem` where it is absent or too large."""
     file = inside(path)
     if not file.is_file():
         here = sorted(str(each.relative_to(Path.cwd())) for each in Path.cwd().glob("**/*.csv"))[:10]
@@ -117,7 +118,8 @@ def _bytes(path: str) -> bytes:
     return file.read_bytes()
 
 
-def _decoded(path: str, data: bytes) -> str:
+def decoded(path: str, data: bytes) -> str:
+    """Return the text of a file in UTF-8, GB18030 or UTF-16. Raises `DataProblem` where it is none."""
     if data.startswith(_ARCHIVES):
         refuse(
             f"{path!r} is a spreadsheet, not a CSV.",
