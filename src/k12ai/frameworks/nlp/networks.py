@@ -1,0 +1,264 @@
+"""Networks that say which class a text is of, and how texts get into them."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
+
+from k12ai.frameworks import csvfile
+from k12ai.frameworks.neural import storage
+from k12ai.frameworks.neural.examples import Batch
+from k12ai.frameworks.neural.storage import Card
+from k12ai.frameworks.nlp.schema import CNN, PRETRAINED, TRANSFORMER
+from k12ai.frameworks.problems import refuse
+
+HEADS = ("classifier", "score", "pooler", "out_proj", "summary")
+"""How transformers names what comes after the encoder."""
+
+USUAL_RATES = {CNN: 2e-3, TRANSFORMER: 1e-3, PRETRAINED: 5e-5}
+TOKENIZER = "tokenizer.json"
+
+_MODEL_TYPE = "k12ai_text_cnn"
+_PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+_PADS = (_PAD, "<pad>", "<|endoftext|>", "</s>")
+_FROZEN_RATE = 1e-3
+
+
+class Form(msgspec.Struct, frozen=True):
+    """The form that a network wants texts in."""
+
+    max_length: int
+    pad: int
+    vocabulary: int
+
+
+class TextCnn(nn.Module):
+    """Patterns of one, two and three neighbouring tokens; what counts is that they occur, and how often."""
+
+    def __init__(self, parameters: Mapping[str, Any], form: Form, classes: int) -> None:
+        super().__init__()
+        width, filters = parameters["width"], parameters["filters"]
+        self.embedding = nn.Embedding(form.vocabulary, width, padding_idx=form.pad)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, filters, size, padding=size - 1) for size in (1, 2, 3)
+        )
+        self.dropout = nn.Dropout(parameters["dropout"])
+        self.head = nn.Linear(3 * filters + width, classes)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
+        mask = attention_mask[:, :, None].float()
+        tokens = self.dropout(self.embedding(input_ids)) * mask
+        mean = tokens.sum(1) / mask.sum(1).clamp_min(1)
+        rows = tokens.transpose(1, 2)
+        found = [torch.relu(each(rows)).amax(2) for each in self.convolutions]
+        logits: torch.Tensor = self.head(self.dropout(torch.cat([*found, mean], dim=1)))
+        return logits
+
+
+# --- tokenizers ------------------------------------------------------------------------------------
+
+
+def trained_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
+    """Return a tokenizer that has learnt its tokens, words and parts of them, from texts."""
+    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.decoder = decoders.BPEDecoder()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[_PAD, _UNKNOWN, _START, _END],
+        show_progress=False,
+        limit_alphabet=max(50, vocabulary // 2),
+        max_token_length=8,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{_START} $A {_END}", special_tokens=[(_START, 2), (_END, 3)]
+    )
+    return tokenizer
+
+
+def tokenizer_of(name: str, folder: Path) -> Tokenizer:
+    """Return the tokenizer of a directory. Raises `DataProblem` where it has none that can be read."""
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing more exact
+        why = " ".join(str(error).split())[:200]
+        raise storage.refused(name, (f"its {TOKENIZER}: {why}", f"{TOKENIZER}：{why}")) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def form_of(params: Mapping[str, Any], tokenizer: Tokenizer) -> Form:
+    """Return the form of texts for a network; a pretrained one may know of fewer places than were asked for."""
+    length, pads = params["data"]["max_length"], [tokenizer.token_to_id(each) for each in _PADS]
+    pad = next((each for each in pads if each is not None), 0)
+    if params["model"] == PRETRAINED:
+        directory = params["parameters"]["directory"]
+        config = storage.check_directory(directory, csvfile.inside(directory))
+        places = config.get("max_position_embeddings", length + 2)
+        length = min(length, places - 2) if isinstance(places, int) and places > 10 else length
+        pad = config["pad_token_id"] if isinstance(config.get("pad_token_id"), int) else pad
+    return Form(length, pad, tokenizer.get_vocab_size())
+
+
+# --- networks --------------------------------------------------------------------------------------
+
+
+def build(params: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.Module:
+    """Return a network that has not learnt these classes yet; the seed says how it begins."""
+    torch.manual_seed(params["seed"])
+    parameters = params["parameters"]
+    if params["model"] == CNN:
+        return TextCnn(parameters, form, len(classes))
+    if params["model"] == PRETRAINED:
+        return _pretrained(parameters, form, classes)
+    return _transformer(parameters, form, classes)
+
+
+def usual_rate(params: Mapping[str, Any]) -> float:
+    """Return the learning rate that suits a network."""
+    if params["parameters"].get("frozen"):
+        return _FROZEN_RATE
+    return USUAL_RATES[params["model"]]
+
+
+def load(name: str, card: Card, folder: Path, form: Form) -> nn.Module:
+    """Return a network that was saved. Raises `DataProblem`."""
+    if card.model == CNN:
+        try:
+            network = TextCnn(card.parameters, form, len(card.classes))
+        except (KeyError, TypeError, ValueError, RuntimeError, AssertionError):
+            raise storage.refused(name, ("its card is broken", "模型描述已损坏")) from None
+        storage.fill(name, network, folder)
+        return network
+    return _from_directory(name, folder, form, len(card.classes), exact=True)
+
+
+def writer(network: nn.Module, tokenizer: Tokenizer, card: Card) -> Callable[[Path], None]:
+    """Return what writes a network's configuration and its tokenizer into its directory."""
+
+    def write(folder: Path) -> None:
+        tokenizer.save(str(folder / TOKENIZER))
+        if isinstance(network, TextCnn):
+            config = {"model_type": _MODEL_TYPE, **card.parameters, **card.input, "classes": len(card.classes)}
+            (folder / storage.CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
+            return
+        network.config.save_pretrained(folder)  # type: ignore[operator, union-attr]
+        pad = tokenizer.id_to_token(card.input["pad"])
+        about = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": card.input["max_length"],
+            "pad_token": pad,
+        }
+        (folder / "tokenizer_config.json").write_bytes(msgspec.json.encode(about))
+
+    return write
+
+
+def _transformers() -> Any:
+    """Import transformers, which is to look for nothing on the network and to print no bars."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _transformer(parameters: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.Module:
+    library = _transformers()
+    config = library.BertConfig(
+        vocab_size=form.vocabulary,
+        hidden_size=parameters["width"],
+        num_hidden_layers=parameters["layers"],
+        num_attention_heads=parameters["heads"],
+        intermediate_size=4 * parameters["width"],
+        hidden_dropout_prob=parameters["dropout"],
+        attention_probs_dropout_prob=parameters["dropout"],
+        max_position_embeddings=form.max_length + 2,
+        pad_token_id=form.pad,
+        num_labels=len(classes),
+    )
+    network: nn.Module = library.BertForSequenceClassification(config)
+    return network
+
+
+def _pretrained(parameters: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.Module:
+    directory = parameters["directory"]
+    network = _from_directory(directory, csvfile.inside(directory), form, len(classes), exact=False)
+    if parameters["frozen"]:
+        heads = HEADS[:2] if any(hasattr(network, head) for head in HEADS[:2]) else HEADS
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad = any(part in heads for part in name.split("."))
+        if not any(each.requires_grad for each in network.parameters()):
+            refuse(
+                "This model has no last layer that could be trained alone.",
+                "该模型没有可以单独训练的最后一层。",
+                step=("Set frozen to false.", "请把 frozen 设为 false。"),
+            )
+    return network
+
+
+def _from_directory(name: str, folder: Path, form: Form, classes: int, *, exact: bool) -> nn.Module:
+    storage.check_directory(name, folder)
+    library = _transformers()
+
+    def loaded() -> tuple[nn.Module, Mapping[str, Any]]:
+        found: tuple[nn.Module, Mapping[str, Any]]
+        found = library.AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=classes,
+            ignore_mismatched_sizes=not exact,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+        return found
+
+    network: nn.Module = storage.from_directory(name, loaded, () if exact else HEADS)
+    known = network.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if form.vocabulary > known:
+        why = f"its tokenizer has {form.vocabulary} tokens and the model {known}"
+        raise storage.refused(name, (why, f"分词器有 {form.vocabulary} 个词元，而模型只有 {known} 个"))
+    network.config.pad_token_id = form.pad
+    return network
+
+
+# --- texts as tensors ------------------------------------------------------------------------------
+
+
+class Examples:
+    """Texts as numbers; each is looked up when its batch is made."""
+
+    def __init__(self, texts: Sequence[str], labels: Sequence[int], tokenizer: Tokenizer, form: Form) -> None:
+        self.labels = labels
+        self._texts, self._tokenizer, self._form = texts, tokenizer, form
+
+    def batch(self, places: Sequence[int], seed: int | None) -> Batch:
+        """Return the numbers of the tokens, filled up to the longest text of the batch."""
+        texts = [self._texts[place] for place in places]
+        rows = [self._cut(each.ids) for each in self._tokenizer.encode_batch(texts)]
+        longest = max(map(len, rows))
+        pad = self._form.pad
+        return {
+            "input_ids": torch.tensor([row + [pad] * (longest - len(row)) for row in rows]),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
+            "labels": torch.tensor([self.labels[place] for place in places]),
+        }
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """Return at most so many tokens, the last of them included, and one at least."""
+        most = self._form.max_length
+        return (ids if len(ids) <= most else ids[: most - 1] + ids[-1:]) or [self._form.pad]
