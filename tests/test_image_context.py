@@ -1,6 +1,7 @@
 """What a task image is built from."""
 
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -71,10 +72,14 @@ def test_files_that_editors_and_python_leave_behind_are_not_the_packages(
     assert [name.as_posix() for name, _content in package_files()] == ["k12ai/a.py", "k12ai/b/c.py"]
 
 
-def test_requirements_are_those_of_the_extra() -> None:
+@pytest.mark.parametrize("extra", ["ml", "cv", "nlp"])
+def test_requirements_are_those_of_the_extra(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {each.split(">")[0] for each in project["optional-dependencies"]["ml"]}
-    assert {each.split(">")[0].split("<")[0] for each in requirements("ml")} == wanted
+    wanted = {re.split("[<>=]", each)[0] for each in project["optional-dependencies"][extra]}
+    assert {re.split("[<>=]", each)[0] for each in requirements(extra)} == wanted
+
+
+def test_requirements_of_nothing_are_none() -> None:
     assert requirements("") == []
     assert requirements("unknown") == []
 

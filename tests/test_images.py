@@ -5,7 +5,9 @@ import re
 import pytest
 
 from k12ai._version import __version__
+from k12ai.frameworks.cv.framework import CvFramework
 from k12ai.frameworks.ml.framework import MlFramework
+from k12ai.frameworks.nlp.framework import NlpFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.image_context import dockerfile
 from k12ai.images import DEFAULT_BASE, image_of
@@ -18,6 +20,8 @@ class Elsewhere(PyFramework):
 def test_an_image_is_tagged_with_the_version_of_k12ai() -> None:
     assert image_of(PyFramework()) == f"k12ai/py:{__version__}"
     assert image_of(MlFramework()) == f"k12ai/ml:{__version__}"
+    assert image_of(CvFramework()) == f"k12ai/cv:{__version__}"
+    assert image_of(NlpFramework()) == f"k12ai/nlp:{__version__}"
 
 
 @pytest.mark.parametrize(

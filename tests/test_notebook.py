@@ -225,3 +225,45 @@ def test_the_first_model_is_trained_evaluated_and_used(
     assert prints[8].startswith("100911 ")
     assert "第 8 行" in prints[8]
     assert prints[9].endswith("stopped stopped_by_user\n")
+
+
+def in_a_process(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> Server:
+    server = start_server("--max-tasks", "2", "--docker-host", f"unix://{directory}/none.sock")
+    monkeypatch.setenv("K12AI_SERVER_URL", server.url)
+    return server
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_pictures_are_learnt_stopped_gone_on_with_and_predicted(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in ("torch", "PIL", "accelerate"):
+        pytest.importorskip(module, reason="the extra cv is not installed")
+    in_a_process(start_server, monkeypatch, tmp_path)
+    prints = run_example("images.ipynb", tmp_path)
+    assert "k12cv 图像分类 ✓" in prints[0]
+    assert "succeeded" in prints[1]
+    assert float(prints[2].split()[1]) > 0.9
+    assert "stopped" in prints[4]
+    assert int(prints[4].split()[5]) > 0
+    assert float(prints[5].split()[-1]) > 0.8
+    assert prints[6].startswith("圆 ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_texts_are_learnt_predicted_and_evaluated(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in ("torch", "tokenizers", "accelerate", "snownlp"):
+        pytest.importorskip(module, reason="the extra nlp is not installed")
+    in_a_process(start_server, monkeypatch, tmp_path)
+    prints = run_example("texts.ipynb", tmp_path)
+    assert "k12nlp 文本分类 ✓" in prints[0]
+    assert float(prints[1].split()[-1]) > 0.8
+    assert "→ 好评" in prints[2]
+    assert "→ 差评" in prints[2]
+    assert 0.4 < float(prints[3].split()[1]) < 1

@@ -16,7 +16,9 @@ from k12ai.cli import images as view
 from k12ai.cli.exits import CommandFailed
 from k12ai.frameworks import installed
 from k12ai.frameworks.base import RUNCODE, TRAIN
+from k12ai.frameworks.cv.framework import CvFramework
 from k12ai.frameworks.ml.framework import MlFramework
+from k12ai.frameworks.nlp.framework import NlpFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.image_context import Context
 from k12ai.image_engine import ImageEngine, ImageFailed
@@ -26,6 +28,7 @@ from tests.support.engine import IMAGE, EngineClient
 from tests.support.image_engine import FakeImageEngine
 
 PY, ML = image_of(PyFramework()), image_of(MlFramework())
+CV, NLP = image_of(CvFramework()), image_of(NlpFramework())
 BASE = "k12ai/base:debian"
 NOWHERE = "unix:///nonexistent/docker.sock"
 
@@ -104,12 +107,12 @@ def test_without_aiodocker_it_says_what_to_install() -> None:
 def test_build_builds_everything_and_says_what_the_engine_says(fake: FakeImageEngine) -> None:
     shown = k12ai("build", address=fake.address)
     assert shown.returncode == 0, shown.stderr
-    assert [build["t"] for build in fake.builds] == [ML, PY]
+    assert [build["t"] for build in fake.builds] == [CV, ML, NLP, PY]
     for build, archive in zip(fake.builds, fake.archives, strict=True):
         assert msgspec.json.decode(build["buildargs"]) == {"BASE": DEFAULT_BASE}
         labels = msgspec.json.decode(build["labels"])
         assert labels["org.opencontainers.image.version"] == __version__
-        extra = {"k12py": "", "k12ml": "ml"}[labels["k12ai.framework"]]
+        extra = {"k12cv": "cv", "k12ml": "ml", "k12nlp": "nlp", "k12py": ""}[labels["k12ai.framework"]]
         assert labels[LABEL_CONTENT] == Context(extra).digest
         assert b"packages/k12ai/report.py" in archive
     assert "Step 1/1 : FROM ${BASE}" in shown.stdout
@@ -171,9 +174,9 @@ def test_a_base_that_cannot_be_had_is_1_and_base_is_named_as_the_way_out(fake: F
 
 
 def test_an_unknown_framework_is_wrong_usage_and_names_those_there_are(fake: FakeImageEngine) -> None:
-    shown = k12ai("build", "k12cv", address=fake.address)
+    shown = k12ai("build", "k12xy", address=fake.address)
     assert shown.returncode == 2
-    assert "k12cv: one of k12ml, k12py" in shown.stderr
+    assert "k12xy: one of k12cv, k12ml, k12nlp, k12py" in shown.stderr
     assert fake.builds == []
 
 

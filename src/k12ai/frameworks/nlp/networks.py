@@ -232,7 +232,7 @@ def _from_directory(name: str, folder: Path, form: Form, classes: int, *, exact:
     if form.vocabulary > known:
         why = f"its tokenizer has {form.vocabulary} tokens and the model {known}"
         raise storage.refused(name, (why, f"分词器有 {form.vocabulary} 个词元，而模型只有 {known} 个"))
-    network.config.pad_token_id = form.pad
+    network.config.pad_token_id = form.pad  # type: ignore[union-attr]
     return network
 
 
