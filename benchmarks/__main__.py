@@ -15,6 +15,7 @@ from benchmarks import (
     rows_access,
     rows_arrivals,
     rows_containers,
+    rows_epochs,
     rows_kv,
     rows_latency,
     rows_memory,
@@ -63,6 +64,7 @@ MEASUREMENTS = (
     Measurement(rows_queue.WAITING, rows_queue.waiting),
     Measurement(rows_containers.STARTING, rows_containers.starting),
     Measurement(rows_training.TRAINING, rows_training.training),
+    Measurement(rows_epochs.EPOCHS, rows_epochs.epochs),
     Measurement(rows_memory.RESIDENT, rows_memory.resident),
 )
 

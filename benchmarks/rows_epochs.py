@@ -1,0 +1,121 @@
+"""What an epoch costs through the loop of k12cv and k12nlp, beside a plain loop of PyTorch."""
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.fleet import Skipped
+from benchmarks.rows_training import Fits
+from benchmarks.table import Row
+
+MOST = 1.05
+
+EPOCHS = ("epoch of a CNN through k12cv's loop, with its curve and checkpoint, vs. plain PyTorch",)
+
+_BATCH = 32
+_VALIDATED = 64
+
+
+def epochs(bench: Bench) -> list[Row]:
+    """An epoch is at most 5 % slower than in a plain loop, where a step takes 20 ms or more."""
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "accelerate", "PIL")):
+        raise Skipped("PyTorch is not installed (extra 'cv')")
+    found = bench.run(fits, bench.scale.epoch_steps, bench.scale.fit_rounds)
+    return [Row.of_rounds(EPOCHS[0], "s", found.ours_s, found.alone_s, at_most=MOST)]
+
+
+def fits(steps: int, rounds: int) -> Fits:
+    """Train for an epoch both ways, so many times."""
+    found = Fits([], [])
+    pictures = _Pictures(steps * _BATCH + _VALIDATED)
+    with _project():
+        for turn in range(rounds + 1):
+            alone_s, ours_s = _alone(pictures), _ours(pictures)
+            if turn:  # the first warms up
+                found.alone_s.append(alone_s)
+                found.ours_s.append(ours_s)
+    return found
+
+
+class _Pictures:
+    """Noise in memory: what is measured is the loop, not the disk."""
+
+    def __init__(self, count: int) -> None:
+        import torch
+
+        self.values = torch.randn(256, 3, 64, 64)
+        self.labels: Sequence[int] = [place % 10 for place in range(count)]
+        places = list(range(count))
+        self.validation, self.train = places[:_VALIDATED], places[_VALIDATED:]
+
+    def batch(self, places: Sequence[int], seed: int | None) -> dict[str, Any]:
+        import torch
+
+        values = self.values[[place % 256 for place in places]]
+        return {"pixel_values": values, "labels": torch.tensor([self.labels[place] for place in places])}
+
+
+def _network() -> Any:
+    import torch
+
+    from k12ai.frameworks.cv.networks import Cnn, Form
+
+    torch.manual_seed(0)
+    form = Form(64, 3, [0.5] * 3, [0.5] * 3)
+    return Cnn({"width": 24, "blocks": 3, "dropout": 0.1}, form, 10)
+
+
+def _alone(pictures: _Pictures) -> float:
+    """Train and validate as a first lesson on PyTorch does."""
+    import torch
+    from torch.nn import functional
+
+    network = _network()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    began = time.perf_counter()
+    network.train()
+    order = torch.randperm(len(pictures.train)).tolist()
+    for start in range(0, len(order), _BATCH):
+        batch = pictures.batch([pictures.train[place] for place in order[start : start + _BATCH]], None)
+        labels = batch.pop("labels")
+        loss = functional.cross_entropy(network(**batch), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.eval()
+    with torch.inference_mode():
+        for start in range(0, _VALIDATED, _BATCH):
+            batch = pictures.batch(pictures.validation[start : start + _BATCH], None)
+            labels = batch.pop("labels")
+            functional.cross_entropy(network(**batch), labels).item()
+    return time.perf_counter() - began
+
+
+def _ours(pictures: _Pictures) -> float:
+    from k12ai.frameworks.neural.checkpoints import Checkpoints
+    from k12ai.frameworks.neural.loop import Loop, Machine, Plan
+
+    machine = Machine.of({"device": "cpu", "precision": "full"})
+    plan = Plan(1, _BATCH, 1e-3, 0.01, 0.1, 0, 0)
+    loop = Loop(_network(), pictures, plan, machine, Checkpoints("bench", "mark"), "images")
+    began = time.perf_counter()
+    loop.fit(pictures.train, pictures.validation, resume=False)
+    return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def _project() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
+        journal = Path(directory) / "journal"
+        journal.touch()
+        os.environ["K12AI_JOURNAL"] = str(journal)
+        try:
+            yield
+        finally:
+            del os.environ["K12AI_JOURNAL"]
