@@ -187,7 +187,7 @@ class Loop:
                 sys.exit(128 + signal.SIGTERM)
 
     def _step(self, batch: Batch, at: int, rate: float) -> tuple[torch.Tensor, torch.Tensor, int]:
-        torch.manual_seed(_mixed(self._plan.seed, at))  # what is dropped out
+        self._sow(_mixed(self._plan.seed, at))
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         labels, inputs = on_device(batch, self._machine.device)
@@ -198,6 +198,12 @@ class Loop:
         self._optimizer.step()
         self._optimizer.zero_grad()
         return loss.detach(), (logits.argmax(-1) == labels).sum(), len(labels)
+
+    def _sow(self, seed: int) -> None:
+        """Say what is dropped out. `torch.manual_seed` would keep each call, for devices that are not there."""
+        torch.default_generator.manual_seed(seed)
+        if self._machine.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _rate(self, step: int, total: int) -> float:
         """Rise in a straight line, then fall as a cosine."""
