@@ -13,10 +13,11 @@ pytest.importorskip("torch", reason="neither of the extras cv and nlp is install
 pytest.importorskip("accelerate", reason="neither of the extras cv and nlp is installed")
 
 import torch
+from safetensors import SafetensorError
 
 from k12ai.frameworks.neural import checkpoints, examples, scores, storage
 from k12ai.frameworks.neural.checkpoints import Checkpoints, Standing
-from k12ai.frameworks.neural.loop import Fitted, Loop, Machine, Plan
+from k12ai.frameworks.neural.loop import Fitted, Loop, Machine, Plan, probabilities
 from k12ai.frameworks.problems import DataProblem
 
 TRAINING = {"device": "cpu", "precision": "full"}
@@ -187,8 +188,16 @@ def test_the_memory_of_a_gpu_has_a_code_of_its_own(training: Training) -> None:
     assert refused.value.code == 100906
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["Python's", "safetensors'"],
+)
 def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(
-    training: Training, monkeypatch: pytest.MonkeyPatch
+    training: Training, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     write, written = checkpoints.save_file, []
 
@@ -197,7 +206,7 @@ def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(
         written.append(path.name)
         if len(written) > 2:
             os.truncate(path, 10)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise error
 
     monkeypatch.setattr(checkpoints, "save_file", fill)
     with pytest.raises(DataProblem) as refused:
@@ -225,6 +234,21 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(DataProblem) as refused:
         Machine.of({"device": "cuda", "precision": "auto"})
     assert refused.value.code == 100931
+
+
+def test_without_enough_memory_predictions_come_in_smaller_batches(training: Training) -> None:
+    sizes: list[int] = []
+    batch = training.source.batch
+
+    def fill(places: Sequence[int], seed: int | None) -> dict[str, Any]:
+        sizes.append(len(places))
+        if len(places) > 8:
+            raise MemoryError
+        return batch(places, seed)
+
+    training.source.batch = fill  # type: ignore[method-assign]
+    assert len(probabilities(Net(), training.source, range(20), 32, "predicting")) == 20
+    assert sizes == [20, 16, 8, 8, 4]
 
 
 # --- parts and scores ------------------------------------------------------------------------------

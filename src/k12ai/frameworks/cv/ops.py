@@ -17,7 +17,7 @@ from k12ai.frameworks.cv.schema import FILES, PRETRAINED
 from k12ai.frameworks.neural import examples, results, scores, storage
 from k12ai.frameworks.neural.checkpoints import Checkpoints, fingerprint, saving
 from k12ai.frameworks.neural.fields import AUTO
-from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities
+from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities, take_processors
 from k12ai.frameworks.neural.storage import Card
 from k12ai.frameworks.problems import Notes
 
@@ -165,6 +165,7 @@ def evaluate(params: Params) -> None:
 
 
 def _loaded(name: str, notes: Notes) -> tuple[Card, torch.nn.Module, Form]:
+    take_processors()
     card, folder = storage.card_of(name, NAME)
     try:
         form = msgspec.convert(card.input, Form)

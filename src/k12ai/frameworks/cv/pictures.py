@@ -82,7 +82,7 @@ class Pictures:
             else:
                 self.is_grey = self.is_grey and found.info["k12ai_grey"]
                 moving += found.info["k12ai_frames"] > 1
-            if place % 50 == 0 or place == count - 1:
+            if place % max(50, count // 200) == 0 or place == count - 1:
                 report.progress(place + 1, count, "checking")
         if broken:
             raise _unreadable(broken, count)

@@ -14,7 +14,7 @@ Batch = dict[str, torch.Tensor]
 
 LEAST = 3
 """How many examples each class needs: one to train, one to validate, one to test."""
-MAX_CLASSES = 1000
+MAX_CLASSES = 100
 
 _Loaded = TypeVar("_Loaded")
 

@@ -72,7 +72,7 @@ class Machine:
     @classmethod
     def of(cls, training: Mapping[str, Any]) -> "Machine":
         """Return the GPU, where there is one and it is wanted. Raises `DataProblem` where there is none."""
-        _take_processors()
+        take_processors()
         has_gpu = torch.cuda.is_available()
         if training["device"] == "cuda" and not has_gpu:
             refuse(
@@ -93,7 +93,8 @@ class Machine:
         return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed))
 
 
-def _take_processors() -> None:
+def take_processors() -> None:
+    """Calculate with as many threads as the task may use processors."""
     from joblib import cpu_count
 
     # What the task may use, by affinity and cgroup; PyTorch knows of the first alone.
@@ -152,7 +153,7 @@ class Loop:
             return 0
         self._standing = found
         if self._machine.scaler is not None and found.scale:
-            self._machine.scaler.update(found.scale)
+            self._machine.scaler.load_state_dict(self._machine.scaler.state_dict() | {"scale": found.scale})
         report.status(f"going on in epoch {found.epoch + 1} / 从第 {found.epoch + 1} 轮继续")
         return found.epoch + 1
 
@@ -358,13 +359,30 @@ def answers(
 def probabilities(
     model: torch.nn.Module, source: Source, places: Sequence[int], batch_size: int, phase: str
 ) -> torch.Tensor:
-    """Return the probability of every class for every example, and report how far it is."""
+    """Return the probability of every class for every example, and report how far it is.
+
+    Where memory is not enough, it is tried with half of the batch. Raises `DataProblem` where that is none.
+    """
+    while True:
+        try:
+            with _explained(batch_size):
+                return _probabilities(model, source, places, batch_size, phase)
+        except DataProblem as problem:
+            if problem.code not in (CPU_MEMORY, GPU_MEMORY) or batch_size == 1:
+                raise
+            batch_size //= 2
+
+
+def _probabilities(
+    model: torch.nn.Module, source: Source, places: Sequence[int], batch_size: int, phase: str
+) -> torch.Tensor:
     found: list[torch.Tensor] = []
-    done = 0
-    with _explained(batch_size):
-        for _labels, logits in answers(model, source, places, batch_size):
-            found.append(logits.softmax(-1).cpu())
-            done += len(logits)
+    done, told = 0, time.monotonic()
+    for _labels, logits in answers(model, source, places, batch_size):
+        found.append(logits.softmax(-1).cpu())
+        done += len(logits)
+        if time.monotonic() - told >= _TICK_S or done == len(places):
+            told = time.monotonic()
             report.progress(done, len(places), phase)
     return torch.cat(found)
 
