@@ -25,7 +25,7 @@ from k12ai.tasks.registry import Registry
 from tests.frameworks.ops import Ended, run
 
 TRAIN, EVALUATE, PREDICT = NlpFramework.ops
-SMALL = {"vocabulary": 200, "width": 16, "filters": 16}
+SMALL = {"vocabulary": 200, "width": 16, "filters": 16, "pairs": 1000}
 QUICK = {"epochs": 6, "batch_size": 8, "learning_rate": 0.01}
 Start = Callable[..., Ended]
 Load = Callable[..., tuple[Corpus, Notes]]
@@ -142,7 +142,7 @@ def test_chinese_reviews_are_told_apart(project: Path, monkeypatch: pytest.Monke
         for each in map(msgspec.json.decode, journal.read_bytes().splitlines())
         if each["type"] == "result"
     ]
-    assert result["accuracy"] > 0.8
+    assert result["accuracy"] > 0.84
 
 
 # --- files -----------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ VALIDATION = described(
 ) | number(0.05, 0.5, 0.1)
 
 
-def training(epochs: int, batch_size: int) -> Schema:
+def training(epochs: int, batch_size: int, smoothing: float = 0) -> Schema:
     """Return the group that says how to train."""
     properties: Mapping[str, Schema] = {
         "epochs": described(
@@ -75,6 +75,13 @@ def training(epochs: int, batch_size: int) -> Schema:
             "Weight decay", "权重衰减", "How much large weights are punished.", "对过大权重的惩罚强度。"
         )
         | number(0, 1, 0.01),
+        "label_smoothing": described(
+            "Label smoothing",
+            "标签平滑",
+            "How much the labels are doubted: with wrong ones among them, it learns less of those by heart.",
+            "对标签的怀疑程度：标签有错误时，可减少对错误标签的死记硬背。",
+        )
+        | number(0, 0.5, smoothing),
         "warmup": described(
             "Warm-up",
             "预热比例",

@@ -43,11 +43,12 @@ class Plan:
     warmup: float
     patience: int
     seed: int
+    label_smoothing: float = 0.0
 
     @classmethod
     def of(cls, training: Mapping[str, Any], seed: int, usual_rate: float) -> "Plan":
         """Return what the parameters say; ``usual_rate`` is the learning rate where they leave it open."""
-        names = ("epochs", "batch_size", "weight_decay", "warmup", "patience")
+        names = ("epochs", "batch_size", "weight_decay", "warmup", "patience", "label_smoothing")
         rate = training["learning_rate"] or usual_rate
         return cls(learning_rate=rate, seed=seed, **{name: training[name] for name in names})
 
@@ -194,7 +195,11 @@ class Loop:
         labels, inputs = on_device(batch, self._machine.device)
         logits = logits_of(self._model, inputs)
         loss = functional.cross_entropy(logits.float(), labels)
-        self._machine.backward(loss)
+        smoothing = self._plan.label_smoothing
+        learnt = (
+            functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing) if smoothing else loss
+        )
+        self._machine.backward(learnt)
         self._machine.clip_grad_norm_(self._trained, 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad()

@@ -33,16 +33,23 @@ _DROPOUT = described(
 )
 HYPERPARAMETERS: Mapping[str, Mapping[str, Schema]] = {
     CNN: {
-        "vocabulary": _VOCABULARY | whole(100, 50_000, 8000),
-        "width": _WIDTH | whole(8, 1024, 96),
+        "vocabulary": _VOCABULARY | whole(100, 50_000, 4000),
+        "width": _WIDTH | whole(8, 1024, 48),
         "filters": described(
             "Filters",
             "卷积核数",
             "How many patterns of neighbouring tokens it knows.",
             "能识别多少种相邻词元的模式。",
         )
-        | whole(8, 1024, 96),
-        "dropout": _DROPOUT | number(0, 0.9, 0.3),
+        | whole(8, 1024, 64),
+        "pairs": described(
+            "Pairs",
+            "词对表大小",
+            "How many rows the table of pairs of tokens has; 0: it knows of no pairs.",
+            "相邻词元对的表有多少行；0 表示不使用词对。",
+        )
+        | whole(0, 1_000_000, 100_000),
+        "dropout": _DROPOUT | number(0, 0.9, 0.5),
     },
     TRANSFORMER: {
         "vocabulary": _VOCABULARY | whole(100, 50_000, 8000),
@@ -99,7 +106,7 @@ def _train() -> Schema:
             "Length", "最大长度", "How many tokens of a text count at most.", "每条文本最多使用多少个词元。"
         )
         | whole(8, 512, 128),
-        "test_fraction": fields.TEST,
+        "test_fraction": fields.TEST | {"default": 0.1},
         "validation_fraction": fields.VALIDATION,
     }
     properties: dict[str, Schema] = {
@@ -113,7 +120,7 @@ def _train() -> Schema:
         )
         properties[model] = group(words, parameters)
     properties |= {
-        "training": fields.training(3, 64),
+        "training": fields.training(3, 32, 0.1),
         "save_as": fields.SAVE_AS,
         "seed": fields.SEED,
         "resume": fields.RESUME,
