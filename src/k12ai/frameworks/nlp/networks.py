@@ -1,7 +1,8 @@
 """Networks that say which class a text is of, and how texts get into them."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ TOKENIZER = "tokenizer.json"
 _MODEL_TYPE = "k12ai_text_cnn"
 _PAD, _UNKNOWN, _START, _END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 _PADS = (_PAD, "<pad>", "<|endoftext|>", "</s>")
-_FROZEN_RATE = 1e-3
+_FROZEN_RATE = 1e-2
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -97,7 +98,7 @@ class _Pairs(nn.Module):
 # --- tokenizers ------------------------------------------------------------------------------------
 
 
-def trained_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
+def trained_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """Return a tokenizer that has learnt its tokens, words and parts of them, from texts."""
     tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -105,18 +106,29 @@ def trained_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
     )
     tokenizer.decoder = decoders.BPEDecoder()
+    alphabet = _alphabet(tokenizer.normalizer, texts, max(50, vocabulary // 2))
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[_PAD, _UNKNOWN, _START, _END],
         show_progress=False,
-        limit_alphabet=max(50, vocabulary // 2),
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         max_token_length=8,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(iter(texts), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{_START} $A {_END}", special_tokens=[(_START, 2), (_END, 3)]
     )
     return tokenizer
+
+
+def _alphabet(normalizer: Any, texts: Sequence[str], most: int) -> list[str]:
+    """Return the characters that are the most frequent, always the same of those that are equally so.
+
+    The library chooses among those by chance, and a training that goes on needs the tokens that it began with.
+    """
+    counts = Counter(sign for text in texts for sign in normalizer.normalize_str(text) if not sign.isspace())
+    return sorted(counts, key=lambda sign: (-counts[sign], sign))[:most]
 
 
 def tokenizer_of(name: str, folder: Path) -> Tokenizer:

@@ -97,7 +97,7 @@ def _tokenizer(params: Params, found: Corpus, train: Sequence[int]) -> Tokenizer
         return networks.tokenizer_of(directory, folder)
     _phase("tokenizing")
     return networks.trained_tokenizer(
-        (found.texts[place] for place in train), params["parameters"]["vocabulary"]
+        [found.texts[place] for place in train], params["parameters"]["vocabulary"]
     )
 
 
