@@ -54,10 +54,12 @@ class Training:
     def __init__(self, journal: Path) -> None:
         self.journal, self.source = journal, Points()
         self.kept = Checkpoints("model", "mark")
+        self.prepare: Callable[[Net], object] = lambda _net: None
 
     def run(self, *, resume: bool = True, **plan: Any) -> tuple[Fitted, Net]:
         usual = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.0, "warmup": 0.1}
         net = Net()
+        self.prepare(net)
         loop = Loop(
             net,
             self.source,
@@ -108,7 +110,11 @@ def test_what_is_reported_is_loss_accuracy_rate_and_speed_and_the_end_of_each_ep
     assert epochs[-1]["validation_loss"] < epochs[0]["validation_loss"]
 
 
-@pytest.mark.parametrize("batches", [2, 9, 13], ids=["first epoch", "second epoch", "later"])
+@pytest.mark.parametrize(
+    "batches",
+    [2, 7, 9, 13, 32],
+    ids=["first epoch", "first validation", "second epoch", "later", "last validation"],
+)
 def test_a_training_that_was_stopped_and_went_on_ends_with_the_same_weights(
     training: Training, batches: int
 ) -> None:
@@ -165,6 +171,15 @@ def test_a_loss_that_is_no_number_ends_it_and_leaves_the_last_good_checkpoint(tr
         training.run()
     assert refused.value.code == 100907
     assert state.read_bytes() == good[0]
+
+
+def test_weights_that_are_no_numbers_are_not_saved_though_the_loss_was_one(training: Training) -> None:
+    training.prepare = lambda net: net.layers[0].weight.register_hook(lambda gradient: gradient * float("nan"))
+    training.source.before = stop_after(1)
+    with pytest.raises(DataProblem) as refused:
+        training.run()
+    assert refused.value.code == 100907
+    assert not Path("checkpoints").exists()
 
 
 def test_out_of_memory_is_answered_with_a_batch_size_to_try(training: Training) -> None:

@@ -17,7 +17,7 @@ from k12ai.frameworks.cv.schema import FILES, PRETRAINED
 from k12ai.frameworks.neural import examples, results, scores, storage
 from k12ai.frameworks.neural.checkpoints import Checkpoints, fingerprint, saving
 from k12ai.frameworks.neural.fields import AUTO
-from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities, take_processors
+from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities, usual_device
 from k12ai.frameworks.neural.storage import Card
 from k12ai.frameworks.problems import Notes
 
@@ -165,14 +165,13 @@ def evaluate(params: Params) -> None:
 
 
 def _loaded(name: str, notes: Notes) -> tuple[Card, torch.nn.Module, Form]:
-    take_processors()
     card, folder = storage.card_of(name, NAME)
     try:
         form = msgspec.convert(card.input, Form)
     except msgspec.ValidationError:
         raise storage.refused(name, ("its card is broken", "模型描述已损坏")) from None
     storage.tell_versions(card, notes)
-    return card, networks.load(name, card, folder).to("cuda" if torch.cuda.is_available() else "cpu"), form
+    return card, networks.load(name, card, folder).to(usual_device()), form
 
 
 # --- predict ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -74,7 +74,7 @@ class Machine:
     def of(cls, training: Mapping[str, Any]) -> "Machine":
         """Return the GPU, where there is one and it is wanted. Raises `DataProblem` where there is none."""
         take_processors()
-        has_gpu = torch.cuda.is_available()
+        has_gpu = _has_gpu()
         if training["device"] == "cuda" and not has_gpu:
             refuse(
                 "There is no GPU for this task.",
@@ -88,9 +88,6 @@ class Machine:
         on_gpu = has_gpu and training["device"] != "cpu"
         half = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp16"
         mixed = half if on_gpu and training["precision"] != "full" else "no"
-        if on_gpu and (share := os.environ.get("K12AI_GPU_MEMORY_BYTES")):
-            total = torch.cuda.get_device_properties(0).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, int(share) / total))
         return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed))
 
 
@@ -100,6 +97,22 @@ def take_processors() -> None:
 
     # What the task may use, by affinity and cgroup; PyTorch knows of the first alone.
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cpu_count())))
+
+
+def usual_device() -> torch.device:
+    """Return the GPU where there is one, and calculate with as much as the task may have of the machine."""
+    take_processors()
+    return torch.device("cuda" if _has_gpu() else "cpu")
+
+
+def _has_gpu() -> bool:
+    """Return whether there is a GPU; of one that is shared, no more memory than the task's share is used."""
+    if not torch.cuda.is_available():
+        return False
+    if share := os.environ.get("K12AI_GPU_MEMORY_BYTES"):
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, int(share) / total))
+    return True
 
 
 # --- the loop --------------------------------------------------------------------------------------
@@ -143,6 +156,8 @@ class Loop:
                 self._epoch(train, steps)
                 self._close_epoch(validation)
             done = self._standing.epoch - first
+            if self._is_stopped:
+                self._halt()
             self._kept.restore_best(self._plain)
             taken = max(time.monotonic() - began, 1e-9)
         best = self._standing.best_epoch
@@ -156,7 +171,7 @@ class Loop:
         if self._machine.scaler is not None and found.scale:
             self._machine.scaler.load_state_dict(self._machine.scaler.state_dict() | {"scale": found.scale})
         report.status(f"going on in epoch {found.epoch + 1} / 从第 {found.epoch + 1} 轮继续")
-        return found.epoch + 1
+        return min(found.epoch + 1, self._plan.epochs)
 
     def _is_over(self) -> bool:
         waited = self._standing.epoch - self._standing.best_epoch
@@ -181,12 +196,17 @@ class Loop:
                 loss = self._gather(gathered, at + 1)
                 told.tell(at + 1, loss, rate, gathered)
                 gathered = _Sum(self._machine.device)
-                if self._is_stopped or time.monotonic() - saved > _SAVE_S:
+                if time.monotonic() - saved > _SAVE_S:
                     self._save()
                     saved = time.monotonic()
             if self._is_stopped:
-                report.status("stopped; the next start goes on from here / 已停止，下次启动时从此处继续")
-                sys.exit(128 + signal.SIGTERM)
+                self._halt()
+
+    def _halt(self) -> NoReturn:
+        """Save where the training stands, and end as a stop ends a program."""
+        self._save()
+        report.status("stopped; the next start goes on from here / 已停止，下次启动时从此处继续")
+        sys.exit(128 + signal.SIGTERM)
 
     def _step(self, batch: Batch, at: int, rate: float) -> tuple[torch.Tensor, torch.Tensor, int]:
         self._sow(_mixed(self._plan.seed, at))
@@ -234,8 +254,9 @@ class Loop:
         standing = self._standing
         report.progress(standing.epoch + 1, self._plan.epochs, "validating")
         loss, right = self._tested(validation)
-        if not math.isfinite(loss) or not all(bool(each.isfinite().all()) for each in self._trained):
+        if not math.isfinite(loss):
             raise _exploded(standing.step)
+        self._check_weights()
         standing.epoch += 1
         report.metric(
             {
@@ -256,11 +277,19 @@ class Loop:
     def _tested(self, places: Sequence[int]) -> tuple[float, int]:
         loss, right = 0.0, 0
         for labels, logits in answers(self._model, self._source, places, self._plan.batch_size):
+            if self._is_stopped:  # the epoch's steps are kept, and the next start begins with this
+                self._halt()
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(-1) == labels).sum())
         return loss / len(places), right
 
+    def _check_weights(self) -> None:
+        """Keep what is no number out of checkpoints: one step may spoil all weights after its loss was told."""
+        if not all(bool(each.isfinite().all()) for each in self._trained):
+            raise _exploded(self._standing.step)
+
     def _save(self) -> None:
+        self._check_weights()
         scaler = self._machine.scaler
         self._standing.scale = None if scaler is None else float(scaler.get_scale())
         self._kept.save(self._standing, self._plain, self._optimizer.optimizer)

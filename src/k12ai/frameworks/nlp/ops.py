@@ -13,7 +13,7 @@ from k12ai.frameworks.base import EVALUATE, PREDICT, TRAIN
 from k12ai.frameworks.neural import examples, results, scores, storage
 from k12ai.frameworks.neural.checkpoints import Checkpoints, fingerprint
 from k12ai.frameworks.neural.fields import AUTO
-from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities, take_processors
+from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities, usual_device
 from k12ai.frameworks.neural.storage import Card
 from k12ai.frameworks.nlp import corpus, networks
 from k12ai.frameworks.nlp.corpus import Corpus
@@ -148,7 +148,6 @@ def evaluate(params: Params) -> None:
 
 
 def _loaded(name: str, notes: Notes) -> tuple[Card, torch.nn.Module, Tokenizer, Form]:
-    take_processors()
     card, folder = storage.card_of(name, NAME)
     try:
         form = msgspec.convert(card.input, Form)
@@ -157,7 +156,7 @@ def _loaded(name: str, notes: Notes) -> tuple[Card, torch.nn.Module, Tokenizer, 
     storage.tell_versions(card, notes)
     tokenizer = networks.tokenizer_of(name, folder)
     network = networks.load(name, card, folder, form)
-    return card, network.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, form
+    return card, network.to(usual_device()), tokenizer, form
 
 
 # --- predict ---------------------------------------------------------------------------------------
