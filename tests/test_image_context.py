@@ -1,6 +1,5 @@
 """What a task image is built from."""
 
-import io
 import re
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -17,8 +17,8 @@ from k12ai.image_context import Context, dockerfile, package_files, requirements
 ROOT = Path(__file__).parents[1]
 
 
-def files_of(archive: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+def files_of(archive: IO[bytes]) -> dict[str, bytes]:
+    with archive, tarfile.open(fileobj=archive) as tar:
         return {
             entry.name: tar.extractfile(entry).read()  # type: ignore[union-attr]
             for entry in tar.getmembers()
@@ -46,8 +46,9 @@ def test_the_archive_has_nothing_that_does_not_belong_in_an_image() -> None:
 
 
 def test_the_same_package_makes_the_same_bytes() -> None:
-    assert Context("ml").archive() == Context("ml").archive()
-    with tarfile.open(fileobj=io.BytesIO(Context("ml").archive())) as tar:
+    with Context("ml").archive() as first, Context("ml").archive() as again:
+        assert first.read() == again.read()
+    with Context("ml").archive() as archive, tarfile.open(fileobj=archive) as tar:
         for entry in tar.getmembers():
             assert (entry.mtime, entry.uid, entry.gid, entry.uname) == (0, 0, 0, "")
             assert entry.mode == (0o755 if entry.isdir() else 0o644)
@@ -58,6 +59,14 @@ def test_the_digest_tells_contents_apart_and_not_certificates() -> None:
     context = Context("ml")
     before = context.digest
     assert files_of(context.archive(b"PEM"))["certificates.pem"] == b"PEM"
+    assert context.digest == before
+
+
+def test_wheels_of_this_machine_go_along_by_their_names_alone(tmp_path: Path) -> None:
+    (tmp_path / "torch-2-py3-none-any.whl").write_bytes(b"PK")
+    context = Context("cv")
+    before = context.digest
+    assert files_of(context.archive(wheels=tmp_path.iterdir()))["wheels/torch-2-py3-none-any.whl"] == b"PK"
     assert context.digest == before
 
 

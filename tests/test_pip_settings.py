@@ -45,13 +45,26 @@ def test_where_there_is_no_pip_the_environment_alone_counts(
     assert settings.arguments == {"PIP_INDEX_URL": MIRROR}
 
 
-def test_places_on_this_machines_disk_are_left_out(environ: dict[str, str]) -> None:
+def test_indexes_on_this_machines_disk_are_left_out(environ: dict[str, str]) -> None:
     given = {
         **environ,
         "PIP_EXTRA_INDEX_URL": f"file:///srv/simple {MIRROR}",
         "PIP_FIND_LINKS": "/srv/wheels",
     }
     assert PipSettings.found(given).arguments == {"PIP_EXTRA_INDEX_URL": MIRROR}
+
+
+def test_wheels_in_directories_of_this_machine_go_along(environ: dict[str, str], tmp_path: Path) -> None:
+    wheel = "a-1-py3-none-any.whl"
+    for place, name in (("one", wheel), ("two ü", wheel), ("one", "b.tar.gz")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / name).touch()
+    places = f"{tmp_path}/one {(tmp_path / 'two ü').as_uri()} {tmp_path}/none {MIRROR}"
+    settings = PipSettings.found({**environ, "PIP_FIND_LINKS": places})
+    assert settings.wheels == [tmp_path / "one" / wheel]
+    assert settings.arguments == {"PIP_FIND_LINKS": MIRROR}
+    alone = PipSettings.found({**environ, "PIP_FIND_LINKS": (tmp_path / "two ü").as_uri()})
+    assert [each.parent.name for each in alone.wheels] == ["two ü"]
 
 
 def test_patience_and_proxies_are_handed_on_and_leave_nothing_to_hide(environ: dict[str, str]) -> None:

@@ -8,10 +8,12 @@ import hashlib
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import requires
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 from k12ai._version import __version__
 
@@ -19,6 +21,7 @@ PACKAGE = "k12ai"
 
 _DOCKERFILE = Path("docker", "task.Dockerfile")
 _PACKAGES = Path("packages")
+_WHEELS = Path("wheels")
 
 
 class Context:
@@ -42,9 +45,26 @@ class Context:
             found.update(f"{name.as_posix()}\0{len(content)}\0".encode() + content)
         return found.hexdigest()
 
-    def archive(self, certificates: bytes = b"") -> bytes:
-        """Return the archive for the Engine; pip trusts ``certificates`` (PEM) where there are some."""
-        return _archive({**self._files, Path("certificates.pem"): certificates})
+    def archive(self, certificates: bytes = b"", wheels: Iterable[Path] = ()) -> IO[bytes]:
+        """Return the archive for the Engine, which the caller closes.
+
+        pip trusts ``certificates`` (PEM) where there are some, and looks among ``wheels`` as well.
+        """
+        # Wheels may have gigabytes together, so it is a file.
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        try:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                _add(tar, {**self._files, Path("certificates.pem"): certificates})
+                tar.addfile(_directory(_WHEELS))
+                for wheel in sorted(wheels, key=lambda path: path.name):
+                    entry = _file(_WHEELS / wheel.name, wheel.stat().st_size)
+                    with wheel.open("rb") as opened:
+                        tar.addfile(entry, opened)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
 
 def requirements(extra: str) -> list[str]:
@@ -82,20 +102,26 @@ def _package() -> Path:
     return Path(str(files(PACKAGE)))
 
 
-def _archive(content: Mapping[Path, bytes]) -> bytes:
-    archive = io.BytesIO()
+def _add(tar: tarfile.TarFile, content: Mapping[Path, bytes]) -> None:
     directories = {parent for name in content for parent in name.parents} - {Path()}
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        # A directory that is not named gets the mode that the Engine's own account gives new ones.
-        for name in sorted(directories | set(content)):
-            entry = tarfile.TarInfo(name.as_posix())
-            if name in directories:
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(entry)
-            else:
-                entry.size, entry.mode = len(content[name]), 0o644
-                tar.addfile(entry, io.BytesIO(content[name]))
-    return archive.getvalue()
+    # A directory that is not named gets the mode that the Engine's own account gives new ones.
+    for name in sorted(directories | set(content)):
+        if name in directories:
+            tar.addfile(_directory(name))
+        else:
+            tar.addfile(_file(name, len(content[name])), io.BytesIO(content[name]))
+
+
+def _directory(name: Path) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name.as_posix())
+    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    return entry
+
+
+def _file(name: Path, size_bytes: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name.as_posix())
+    entry.size, entry.mode = size_bytes, 0o644
+    return entry
 
 
 _METADATA = f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {__version__}\n"

@@ -5,10 +5,9 @@ answered, because a download may take long, and needs nothing of the server's bu
 """
 
 import contextlib
-import io
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import aiodocker
 import aiohttp
@@ -88,7 +87,7 @@ class ImageEngine:
             raise BaseMissing(str(error)) from None
 
     async def build(
-        self, name: str, archive: bytes, arguments: Mapping[str, str], labels: Mapping[str, str]
+        self, name: str, archive: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str]
     ) -> AsyncIterator[str]:
         """Build an image from the archive of a `k12ai.image_context`, and yield what the Engine says.
 
@@ -96,7 +95,7 @@ class ImageEngine:
         """
         async with self._translated():
             messages = self._docker.images.build(
-                fileobj=io.BytesIO(archive),
+                fileobj=archive,
                 encoding="identity",
                 tag=name,
                 buildargs=arguments,

@@ -1,14 +1,16 @@
 """Where pip downloads from on this machine, for the pip inside of an image's build.
 
 A school's mirror or its proxy is set up once, in pip's files or in the environment, and a build goes the
-same way. What names a place on this machine's disk is left out: the build cannot see it.
+same way. The build cannot see this machine's disk: wheels in directories there are taken along, indexes are
+left out.
 """
 
 import ast
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
@@ -30,10 +32,11 @@ _SECTIONS = ("global", "install", ":env:")
 
 
 class PipSettings(Struct, frozen=True):
-    """What a build is told: arguments by name, and the certificates (PEM) to trust."""
+    """What a build is told: arguments by name, certificates (PEM) to trust, and wheels to look among."""
 
     arguments: Mapping[str, str]
     certificates: bytes = b""
+    wheels: Sequence[Path] = ()
 
     @property
     def private(self) -> bool:
@@ -50,7 +53,7 @@ class PipSettings(Struct, frozen=True):
             value = _reachable(said[option]) if option in _PLACES and option in said else said.get(option)
             if value:
                 arguments[name] = value
-        return cls(arguments, _certificates(said, environ))
+        return cls(arguments, _certificates(said, environ), list(_wheels(said.get("find-links", ""))))
 
 
 def said_by_pip(environ: Mapping[str, str]) -> dict[str, str]:
@@ -91,6 +94,17 @@ def _said_by(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _reachable(places: str) -> str:
     return " ".join(each for each in places.split() if each.startswith(("http://", "https://")))
+
+
+def _wheels(places: str) -> Iterator[Path]:
+    """Yield the wheels in places that are directories of this machine, each name once."""
+    seen: set[str] = set()
+    for each in places.split():
+        path = Path(unquote(urlsplit(each).path)) if each.startswith("file:") else Path(each)
+        for wheel in sorted(path.glob("*.whl")) if path.is_dir() else ():
+            if wheel.is_file() and wheel.name not in seen:
+                seen.add(wheel.name)
+                yield wheel
 
 
 def _certificates(said: Mapping[str, str], environ: Mapping[str, str]) -> bytes:

@@ -341,7 +341,8 @@ async def test_what_is_built_runs_tasks(
 ) -> None:
     context = Context("")
     async with ImageEngine(docker_host) as images:
-        said = [line async for line in images.build(own_image, context.archive(), {"BASE": base}, {"a": "b"})]
+        with context.archive() as archive:
+            said = [line async for line in images.build(own_image, archive, {"BASE": base}, {"a": "b"})]
         assert any("COPY packages" in line for line in said)
         built = await images.find(own_image)
         assert built is not None
@@ -353,7 +354,7 @@ async def test_what_is_built_runs_tasks(
 @pytest.mark.docker
 async def test_a_base_without_python_fails_the_build(engine: EngineClient, docker_host: str) -> None:
     async with ImageEngine(docker_host) as images:
-        with pytest.raises(ImageFailed, match="non-zero code"):
-            async for _line in images.build("k12ai-test/py:never", Context("").archive(), {"BASE": IMAGE}, {}):
+        with Context("").archive() as archive, pytest.raises(ImageFailed, match="non-zero code"):
+            async for _line in images.build("k12ai-test/py:never", archive, {"BASE": IMAGE}, {}):
                 pass
     assert not engine.has_image("k12ai-test/py:never")

@@ -177,8 +177,10 @@ async def _build(framework: Framework, base: str, settings: PipSettings, engine:
         LABEL_VERSION: __version__,
         LABEL_CONTENT: context.digest,
     }
-    archive, arguments = context.archive(settings.certificates), {"BASE": base, **settings.arguments}
-    await _say(_BUILDING.format(image=image), engine.build(image, archive, arguments, labels))
+    wheels = settings.wheels if framework.extra else ()
+    with context.archive(settings.certificates, wheels) as archive:
+        arguments = {"BASE": base, **settings.arguments}
+        await _say(_BUILDING.format(image=image), engine.build(image, archive, arguments, labels))
     # What this one replaces has lost its name; a container that still uses it keeps it.
     await engine.forget_unnamed(f"{LABEL_FRAMEWORK}={framework.name}")
     built = await engine.find(image)
