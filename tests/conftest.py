@@ -14,7 +14,9 @@ from k12ai import app
 from k12ai.api.application import Routes, Walls, application
 from k12ai.api.wire import HttpApp
 from k12ai.closing import Closing
+from k12ai.frameworks.cv.framework import CvFramework
 from k12ai.frameworks.ml.framework import MlFramework
+from k12ai.frameworks.nlp.framework import NlpFramework
 from k12ai.frameworks.py.framework import PyFramework
 from k12ai.images import image_of
 from k12ai.settings import Settings
@@ -101,10 +103,13 @@ def _engine(docker_host: str) -> Iterator[EngineClient]:
 def _task_images(request: pytest.FixtureRequest, docker_host: str) -> dict[str, str]:
     """The images of this version that the Engine has, by their framework; ``k12py`` is one of them."""
     client = EngineClient(docker_host)
-    wanted = {each.name: image_of(each) for each in (PyFramework(), MlFramework())}
+    frameworks = (PyFramework(), MlFramework(), CvFramework(), NlpFramework())
+    wanted = {each.name: image_of(each) for each in frameworks}
     found = {name: image for name, image in wanted.items() if client.has_image(image)}
     client.close()
-    required = set(wanted) if "images" in request.config.getoption("--require") else {PyFramework.name}
+    required = {PyFramework.name}
+    if "images" in request.config.getoption("--require"):  # those with PyTorch take minutes and gigabytes
+        required.add(MlFramework.name)
     if missing := sorted(required - set(found)):
         _absent(
             request, "images", f"no {wanted[missing[0]]}; make it with: k12ai images build {' '.join(missing)}"

@@ -195,22 +195,33 @@ def test_the_example_runs_where_there_is_no_container(
     assert "container id unknow is not found" in prints[4]
 
 
-@pytest.mark.parametrize("runtime", ["process", pytest.param("docker", marks=pytest.mark.slow)])
-def test_the_first_model_is_trained_evaluated_and_used(
+@pytest.fixture(name="serve")
+def _serve(
     start_server: Callable[..., Server],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    runtime: str,
     request: pytest.FixtureRequest,
+) -> Callable[[str, str], None]:
+    """Start the server that the notebooks find; with Docker, the framework's image has to be there."""
+
+    def serve(runtime: str, framework: str) -> None:
+        address = f"unix://{tmp_path}/none.sock"
+        if runtime == "docker":
+            if framework not in request.getfixturevalue("task_images"):
+                pytest.skip(f"there is no image of {framework}; make it with: k12ai images build {framework}")
+            address = request.getfixturevalue("docker_host")
+        server = start_server("--max-tasks", "2", "--runtime", runtime, "--docker-host", address)
+        monkeypatch.setenv("K12AI_SERVER_URL", server.url)
+
+    return serve
+
+
+@pytest.mark.parametrize("runtime", ["process", pytest.param("docker", marks=pytest.mark.slow)])
+def test_the_first_model_is_trained_evaluated_and_used(
+    serve: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runtime: str
 ) -> None:
     """From nothing to a model, without Docker and with it; and what goes wrong is explained."""
-    address = f"unix://{tmp_path}/none.sock"
-    if runtime == "docker":
-        if "k12ml" not in request.getfixturevalue("task_images"):
-            pytest.skip("there is no image of k12ml; make it with: k12ai images build k12ml")
-        address = request.getfixturevalue("docker_host")
-    server = start_server("--max-tasks", "2", "--runtime", runtime, "--docker-host", address)
-    monkeypatch.setenv("K12AI_SERVER_URL", server.url)
+    serve(runtime, "k12ml")
     if runtime == "docker":  # and with a token, which is all there is to set
         with Client() as client:
             monkeypatch.setenv("K12AI_TOKEN", client.access.create_token("head", "admin").token)
@@ -227,22 +238,15 @@ def test_the_first_model_is_trained_evaluated_and_used(
     assert prints[9].endswith("stopped stopped_by_user\n")
 
 
-def in_a_process(
-    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, directory: Path
-) -> Server:
-    server = start_server("--max-tasks", "2", "--docker-host", f"unix://{directory}/none.sock")
-    monkeypatch.setenv("K12AI_SERVER_URL", server.url)
-    return server
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("runtime", ["process", "docker"])
 def test_pictures_are_learnt_stopped_gone_on_with_and_predicted(
-    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serve: Callable[[str, str], None], tmp_path: Path, runtime: str
 ) -> None:
     for module in ("torch", "PIL", "accelerate"):
         pytest.importorskip(module, reason="the extra cv is not installed")
-    in_a_process(start_server, monkeypatch, tmp_path)
+    serve(runtime, "k12cv")
     prints = run_example("images.ipynb", tmp_path)
     assert "k12cv 图像分类 ✓" in prints[0]
     assert "succeeded" in prints[1]
@@ -255,12 +259,13 @@ def test_pictures_are_learnt_stopped_gone_on_with_and_predicted(
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("runtime", ["process", "docker"])
 def test_texts_are_learnt_predicted_and_evaluated(
-    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serve: Callable[[str, str], None], tmp_path: Path, runtime: str
 ) -> None:
     for module in ("torch", "tokenizers", "accelerate", "snownlp"):
         pytest.importorskip(module, reason="the extra nlp is not installed")
-    in_a_process(start_server, monkeypatch, tmp_path)
+    serve(runtime, "k12nlp")
     prints = run_example("texts.ipynb", tmp_path)
     assert "k12nlp 文本分类 ✓" in prints[0]
     assert float(prints[1].split()[-1]) > 0.8
