@@ -157,6 +157,15 @@ def test_it_stops_early_and_keeps_the_best_weights(training: Training) -> None:
     assert (fitted.epochs, fitted.best_epoch) == (4, 1)
 
 
+def test_a_part_that_stays_as_it_is_does_not_even_count_means(training: Training) -> None:
+    def prepare(net: Net) -> None:
+        net.layers.insert(0, torch.nn.BatchNorm1d(3).requires_grad_(requires_grad=False))
+
+    training.prepare = prepare
+    _, net = training.run(epochs=1)
+    assert net.layers[0].running_mean.tolist() == [0, 0, 0]
+
+
 def test_a_loss_that_is_no_number_ends_it_and_leaves_the_last_good_checkpoint(training: Training) -> None:
     good: list[bytes] = []
     state = Path("checkpoints/model/state.safetensors")

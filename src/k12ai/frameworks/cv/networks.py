@@ -1,6 +1,5 @@
 """Networks that say which class a picture is of, and how pictures get into them."""
 
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,10 @@ from torch import nn
 from k12ai.frameworks import csvfile
 from k12ai.frameworks.cv.pictures import Pictures
 from k12ai.frameworks.cv.schema import CNN, DIGITS, PRETRAINED
-from k12ai.frameworks.neural import storage
+from k12ai.frameworks.neural import pretrained, storage
 from k12ai.frameworks.neural.examples import Batch
+from k12ai.frameworks.neural.pretrained import Kind
 from k12ai.frameworks.neural.storage import Card
-from k12ai.frameworks.problems import refuse
-
-HEADS = ("classifier", "head", "fc")
-"""How transformers names last layers."""
 
 USUAL_RATE = 3e-3
 USUAL_RATE_PRETRAINED = 1e-4
@@ -84,7 +80,8 @@ def build(params: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.M
     if params["model"] == CNN:
         return Cnn(parameters, form, len(classes))
     if params["model"] == PRETRAINED:
-        return _pretrained(parameters, classes)
+        directory, frozen = parameters["directory"], parameters["frozen"]
+        return pretrained.tuned(Kind.IMAGES, directory, len(classes), frozen=frozen)
     return _resnet(parameters, form, classes)
 
 
@@ -98,7 +95,7 @@ def load(name: str, card: Card, folder: Path) -> nn.Module:
             raise storage.refused(name, ("its card is broken", "模型描述已损坏")) from None
         storage.fill(name, network, folder)
         return network
-    return _from_directory(name, folder, len(card.classes), exact=True)
+    return pretrained.load(Kind.IMAGES, name, folder, len(card.classes), exact=True)
 
 
 def writer(network: nn.Module, card: Card) -> Callable[[Path], None]:
@@ -120,18 +117,8 @@ def writer(network: nn.Module, card: Card) -> Callable[[Path], None]:
 # --- transformers ----------------------------------------------------------------------------------
 
 
-def _transformers() -> Any:
-    """Import transformers, which is to look for nothing on the network and to print no bars."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
-
-
 def _resnet(parameters: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.Module:
-    library = _transformers()
+    library = pretrained.transformers()
     width = parameters["width"]
     config = library.ResNetConfig(
         num_channels=form.channels,
@@ -142,42 +129,6 @@ def _resnet(parameters: Mapping[str, Any], form: Form, classes: Sequence[str]) -
         num_labels=len(classes),
     )
     network: nn.Module = library.ResNetForImageClassification(config)
-    return network
-
-
-def _pretrained(parameters: Mapping[str, Any], classes: Sequence[str]) -> nn.Module:
-    directory = parameters["directory"]
-    network = _from_directory(directory, csvfile.inside(directory), len(classes), exact=False)
-    if parameters["frozen"]:
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad = any(part in HEADS for part in name.split("."))
-        if not any(each.requires_grad for each in network.parameters()):
-            refuse(
-                "This model has no last layer that could be trained alone.",
-                "该模型没有可以单独训练的最后一层。",
-                step=("Set frozen to false.", "请把 frozen 设为 false。"),
-            )
-    return network
-
-
-def _from_directory(name: str, folder: Path, classes: int, *, exact: bool) -> nn.Module:
-    storage.check_directory(name, folder)
-    library = _transformers()
-
-    def loaded() -> tuple[nn.Module, Mapping[str, Any]]:
-        found: tuple[nn.Module, Mapping[str, Any]] = library.AutoModelForImageClassification.from_pretrained(
-            folder,
-            num_labels=classes,
-            ignore_mismatched_sizes=not exact,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
-        return found
-
-    network: nn.Module = storage.from_directory(name, loaded, () if exact else HEADS)
     return network
 
 

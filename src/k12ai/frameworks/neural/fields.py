@@ -39,8 +39,8 @@ DIRECTORY = described(
 FROZEN = described(
     "Head only",
     "只训练分类头",
-    "Whether everything but the last layer of a pretrained model stays as it is.",
-    "是否固定预训练模型除最后一层以外的部分。",
+    "Whether everything but the head of a pretrained model stays as it is.",
+    "是否固定预训练模型除分类头以外的部分。",
 ) | flag(False)
 TEST = described(
     "Test part", "测试集比例", "Which part is kept aside to test with.", "留作测试的数据比例。"

@@ -185,7 +185,7 @@ class Loop:
         total = steps * plan.epochs
         told, saved = _Teller(self._unit, total), time.monotonic()
         gathered = _Sum(self._machine.device)
-        self._model.train()
+        _to_train(self._model)
         for batch in ahead(lambda places: self._source.batch(places, seed), wanted[standing.step :]):
             at = standing.epoch * steps + standing.step
             rate = self._rate(at, total)
@@ -306,6 +306,15 @@ class Loop:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _to_train(model: torch.nn.Module) -> None:
+    """Let a model drop out and count means as in training, but not in the parts of it that stay as they are."""
+    model.train()
+    for part in model.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(each.requires_grad for each in parameters):
+            part.eval()
 
 
 class _Sum:

@@ -5,9 +5,9 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import torch
@@ -24,7 +24,6 @@ WEIGHTS, CARD, CONFIG = "model.safetensors", "card.json", "config.json"
 MAX_BYTES = 8 << 30
 
 _PICKLED = re.compile(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle|h5|msgpack|joblib|npy|npz|py)$", re.IGNORECASE)
-_Made = TypeVar("_Made")
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,37 +209,3 @@ def _check_weights(name: str, folder: Path) -> None:
     for part in parts:
         if not isinstance(part, str) or Path(part).name != part or not (folder / part).is_file():
             raise refused(name, (f"{str(part)[:60]!r} is not in it", f"其中没有 {str(part)[:60]!r}"))
-
-
-def from_directory(
-    name: str, load: Callable[[], tuple[_Made, Mapping[str, Any]]], heads: tuple[str, ...]
-) -> _Made:
-    """Return what transformers loads of a checked directory; a new last layer is all that may be missing.
-
-    Raises `DataProblem` in words where it cannot be loaded.
-    """
-    try:
-        model, told = load()
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
-        why = " ".join(str(error).split())[:200]
-        raise refused(name, (f"transformers says: {why}", f"transformers 报告：{why}")) from None
-    lacking = [key for key in told.get("missing_keys", ()) if not any(head in key for head in heads)]
-    if lacking:
-        some = ", ".join(sorted(map(str, lacking))[:3])
-        raise refused(
-            name,
-            (
-                f"its weights lack {len(lacking)} tensors, such as {some}",
-                f"权重缺少 {len(lacking)} 个张量，例如 {some}",
-            ),
-        )
-    return model

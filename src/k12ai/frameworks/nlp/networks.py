@@ -1,6 +1,5 @@
 """Networks that say which class a text is of, and how texts get into them."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,14 +11,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 
 from k12ai.frameworks import csvfile
-from k12ai.frameworks.neural import storage
+from k12ai.frameworks.neural import pretrained, storage
 from k12ai.frameworks.neural.examples import Batch
+from k12ai.frameworks.neural.pretrained import Kind
 from k12ai.frameworks.neural.storage import Card
 from k12ai.frameworks.nlp.schema import CNN, PRETRAINED, TRANSFORMER
-from k12ai.frameworks.problems import refuse
-
-HEADS = ("classifier", "score", "pooler", "out_proj", "summary")
-"""How transformers names what comes after the encoder."""
 
 USUAL_RATES = {CNN: 3e-3, TRANSFORMER: 1e-3, PRETRAINED: 5e-5}
 TOKENIZER = "tokenizer.json"
@@ -166,7 +162,9 @@ def build(params: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.M
     if params["model"] == CNN:
         return TextCnn(parameters, form, len(classes))
     if params["model"] == PRETRAINED:
-        return _pretrained(parameters, form, classes)
+        directory, frozen = parameters["directory"], parameters["frozen"]
+        network = pretrained.tuned(Kind.TEXTS, directory, len(classes), frozen=frozen)
+        return _fitting(directory, network, form)
     return _transformer(parameters, form, classes)
 
 
@@ -186,7 +184,8 @@ def load(name: str, card: Card, folder: Path, form: Form) -> nn.Module:
             raise storage.refused(name, ("its card is broken", "模型描述已损坏")) from None
         storage.fill(name, network, folder)
         return network
-    return _from_directory(name, folder, form, len(card.classes), exact=True)
+    loaded = pretrained.load(Kind.TEXTS, name, folder, len(card.classes), exact=True)
+    return _fitting(name, loaded, form)
 
 
 def writer(network: nn.Module, tokenizer: Tokenizer, card: Card) -> Callable[[Path], None]:
@@ -210,18 +209,8 @@ def writer(network: nn.Module, tokenizer: Tokenizer, card: Card) -> Callable[[Pa
     return write
 
 
-def _transformers() -> Any:
-    """Import transformers, which is to look for nothing on the network and to print no bars."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
-
-
 def _transformer(parameters: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.Module:
-    library = _transformers()
+    library = pretrained.transformers()
     config = library.BertConfig(
         vocab_size=form.vocabulary,
         hidden_size=parameters["width"],
@@ -238,41 +227,8 @@ def _transformer(parameters: Mapping[str, Any], form: Form, classes: Sequence[st
     return network
 
 
-def _pretrained(parameters: Mapping[str, Any], form: Form, classes: Sequence[str]) -> nn.Module:
-    directory = parameters["directory"]
-    network = _from_directory(directory, csvfile.inside(directory), form, len(classes), exact=False)
-    if parameters["frozen"]:
-        heads = HEADS[:2] if any(hasattr(network, head) for head in HEADS[:2]) else HEADS
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad = any(part in heads for part in name.split("."))
-        if not any(each.requires_grad for each in network.parameters()):
-            refuse(
-                "This model has no last layer that could be trained alone.",
-                "该模型没有可以单独训练的最后一层。",
-                step=("Set frozen to false.", "请把 frozen 设为 false。"),
-            )
-    return network
-
-
-def _from_directory(name: str, folder: Path, form: Form, classes: int, *, exact: bool) -> nn.Module:
-    storage.check_directory(name, folder)
-    library = _transformers()
-
-    def loaded() -> tuple[nn.Module, Mapping[str, Any]]:
-        found: tuple[nn.Module, Mapping[str, Any]]
-        found = library.AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=classes,
-            ignore_mismatched_sizes=not exact,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
-        return found
-
-    network: nn.Module = storage.from_directory(name, loaded, () if exact else HEADS)
+def _fitting(name: str, network: nn.Module, form: Form) -> nn.Module:
+    """Return a network of transformers' that knows every token of its tokenizer. Raises `DataProblem`."""
     known = network.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if form.vocabulary > known:
         why = f"its tokenizer has {form.vocabulary} tokens and the model {known}"
