@@ -167,13 +167,22 @@ def test_a_jsonl_with_other_names_and_numbers_as_labels_is_read(load: Load) -> N
 def test_a_text_that_occurs_twice_is_used_once_so_that_no_test_text_was_trained_on(load: Load) -> None:
     found, notes = load("text,label\n" + ROWS + ROWS)
     assert len(found.texts) == 12
-    assert "more than once" in notes[0].en
+    assert notes[0].en.endswith("rows left out: 12.")
+
+
+def test_a_text_with_two_labels_is_left_out_and_named(load: Load) -> None:
+    found, notes = load("text,label\n" + ROWS + "good 3,b\n")
+    assert len(found.texts) == 11
+    (note,) = notes
+    assert "different labels" in note.en
+    assert "good 3" in note.en
+    assert "good 3" in note.zh
 
 
 def test_rows_without_a_text_or_a_label_are_left_out_and_noted(load: Load) -> None:
     found, notes = load("text,label\n" + ROWS + "lonely,\n,a\n")
     assert len(found.texts) == 12
-    assert notes[0].en.startswith("2 rows")
+    assert notes[0].en.endswith("left out: 2.")
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,8 @@ class Loop:
         optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=plan.learning_rate,
+            # One call for all weights: on a processor, a quarter of the time of one call for each of them.
+            fused=self._machine.device.type == "cpu" or None,
         )
         self._model, self._optimizer = self._machine.prepare(model, optimizer)
         self._trained = [*decayed, *others]

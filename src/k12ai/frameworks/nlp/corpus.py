@@ -51,25 +51,34 @@ def to_predict(path: str, column: str, notes: Notes) -> list[str]:
 
 def _corpus(rows: Iterator[Row], what: str, limit: int, sha256: str, notes: Notes) -> Corpus:
     seen: dict[str, str] = {}
+    disputed: set[str] = set()
     missing = twice = 0
     for text, label in rows:
         if not text or not label:
             missing += 1
-        elif text in seen:
-            twice += 1
-        else:
+        elif text not in seen:
             seen[text] = label
+        elif seen[text] != label:
+            disputed.add(text)
+        else:
+            twice += 1
     if missing:
         notes.add(
-            f"{missing} rows have no text or no label and are left out.",
+            f"Rows without a text or a label are left out: {missing}.",
             f"{missing} 条数据缺少文本或标签，已略去。",
         )
     if twice:
         notes.add(
-            f"{twice} texts occur more than once; only the first of each is used.",
-            f"{twice} 条文本重复出现，每条只使用第一次。",
+            f"Texts that occur again are used once; rows left out: {twice}.",
+            f"重复出现的文本只使用一次，略去 {twice} 条。",
         )
-    texts = list(seen)
+    if disputed:
+        example = next(text for text in seen if text in disputed)
+        notes.add(
+            f"Texts that occur with different labels are left out: {len(disputed)}, such as {example[:60]!r}.",
+            f"{len(disputed)} 条文本带有不同的标签，已略去，例如 {example[:60]!r}。",
+        )
+    texts = [text for text in seen if text not in disputed]
     if 0 < limit < len(texts):
         step = len(texts) / limit
         texts = [texts[int(place * step)] for place in range(limit)]
