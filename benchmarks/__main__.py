@@ -18,6 +18,7 @@ from benchmarks import (
     rows_epochs,
     rows_kv,
     rows_latency,
+    rows_lessons,
     rows_memory,
     rows_monitor,
     rows_queue,
@@ -65,6 +66,9 @@ MEASUREMENTS = (
     Measurement(rows_containers.STARTING, rows_containers.starting),
     Measurement(rows_training.TRAINING, rows_training.training),
     Measurement(rows_epochs.EPOCHS, rows_epochs.epochs),
+    Measurement(rows_lessons.DIGITS, rows_lessons.digits),
+    Measurement(rows_lessons.REVIEWS, rows_lessons.reviews),
+    Measurement(rows_lessons.TUNED, rows_lessons.tuned),
     Measurement(rows_memory.RESIDENT, rows_memory.resident),
 )
 

@@ -130,6 +130,12 @@ class Bench:
         )
 
     @contextlib.contextmanager
+    def whole_machine(self) -> Iterator[None]:
+        """Whatever is started or done inside the block may use all cores."""
+        with self._cores.all():
+            yield
+
+    @contextlib.contextmanager
     def server(self, containers: int = 0, *options: str) -> Iterator[Server]:
         """Run a server with a fresh store, once it shows at least so many containers."""
         self._servers += 1

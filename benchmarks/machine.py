@@ -15,6 +15,7 @@ class Cores(NamedTuple):
 
     server: int | None
     generator: int | None
+    allowed: frozenset[int] = frozenset()
 
     @classmethod
     def of_this_process(cls) -> Self:
@@ -22,12 +23,22 @@ class Cores(NamedTuple):
         if not hasattr(os, "sched_getaffinity"):
             return cls(None, None)
         allowed = sorted(os.sched_getaffinity(0))
-        return cls(allowed[0], allowed[-1])
+        return cls(allowed[0], allowed[-1], frozenset(allowed))
 
     @contextlib.contextmanager
     def server_side(self) -> Iterator[None]:
         """Whatever process is started inside the block stays on the server's core, with all its threads."""
         pin(self.server)
+        try:
+            yield
+        finally:
+            pin(self.generator)
+
+    @contextlib.contextmanager
+    def all(self) -> Iterator[None]:
+        """This thread, and whatever is started inside the block, may use every core that this process had."""
+        if self.allowed:
+            os.sched_setaffinity(0, self.allowed)
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 WIDTH = 170  # where the output is a file: rows must not be folded
 
-Unit = Literal["s", "bytes", "1/s", "cores", "calls", "errors"]
+Unit = Literal["s", "bytes", "1/s", "cores", "calls", "errors", "share"]
 
 
 class Quantity(Struct, frozen=True):
@@ -33,6 +33,8 @@ class Quantity(Struct, frozen=True):
                 return f"{self.value:,.0f} /s"
             case "cores":
                 return f"{self.value:.3%} of a core"
+            case "share":
+                return f"{self.value:.1%}"
             case "calls" | "errors":
                 return f"{self.value:,.0f} {self.unit}"
 

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require",
         action="append",
         default=[],
-        choices=["compiler", "consul", "docker", "faketime", "images"],
+        choices=["compiler", "consul", "docker", "english", "faketime", "images"],
         help="fail, not skip, where this is absent",
     )
 

@@ -36,7 +36,9 @@ class Ended:
         return error
 
 
-def run(framework: Framework, op: str, params: Mapping[str, Any], project: Path) -> Ended:
+def run(
+    framework: Framework, op: str, params: Mapping[str, Any], project: Path, *, timeout_s: float = 100
+) -> Ended:
     """Run an op in a project to its end; what goes in and comes out lies beside the project."""
     given, journal = project.parent / "params.json", project.parent / "journal"
     given.write_bytes(msgspec.json.encode(Registry([framework]).check(framework.name, op, params)))
@@ -47,6 +49,6 @@ def run(framework: Framework, op: str, params: Mapping[str, Any], project: Path)
         env={**os.environ, "K12AI_PARAMS": str(given), "K12AI_JOURNAL": str(journal), "K12AI_OP": op},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=timeout_s,
     )
     return Ended(process, journal)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema
 import msgspec
@@ -16,6 +16,8 @@ pytest.importorskip("torch", reason="the extra nlp is not installed")
 pytest.importorskip("tokenizers", reason="the extra nlp is not installed")
 pytest.importorskip("accelerate", reason="the extra nlp is not installed")
 
+from safetensors.torch import load_file
+
 from k12ai.errors import BadParameter
 from k12ai.frameworks.nlp import corpus
 from k12ai.frameworks.nlp.corpus import Corpus
@@ -23,6 +25,7 @@ from k12ai.frameworks.nlp.framework import NlpFramework
 from k12ai.frameworks.problems import DataProblem, Notes
 from k12ai.tasks.registry import Registry
 from tests.frameworks.ops import Ended, run
+from tests.support import english
 
 TRAIN, EVALUATE, PREDICT = NlpFramework.ops
 SMALL = {"vocabulary": 200, "width": 16, "filters": 16, "pairs": 1000}
@@ -125,6 +128,30 @@ def test_a_tokenizer_of_the_same_texts_is_the_same() -> None:
     texts = [chr(0x4E00 + place) + chr(0x5E00 + place % 7) for place in range(500)]  # all equally frequent
     first, again = (trained_tokenizer(texts, 100).to_str() for _ in range(2))
     assert first == again
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_pretrained_encoder_is_tuned_saved_evaluated_and_used(
+    start: Start, project: Path, absent: Callable[[str, str], NoReturn], frozen: bool
+) -> None:
+    pytest.importorskip("transformers")
+    if not english.is_there():
+        absent("english", "run make .make/english")
+    english.put_encoder(project / "minilm")
+    english.put_reviews(project / "reviews.csv", 200)
+    trained = start(
+        model="pretrained",
+        data={"file": "reviews.csv", "max_length": 32},
+        pretrained={"directory": "minilm", "frozen": frozen},
+        training={"epochs": 1},
+    ).result
+    before, after = (load_file(project / name / "model.safetensors") for name in ("minilm", "models/model"))
+    kept = {name: bool(each.equal(after[f"bert.{name}"])) for name, each in before.items() if "encoder" in name}
+    assert set(kept.values()) == {frozen}
+    assert start(EVALUATE).result["accuracy"] == trained["accuracy"]
+    assert start(PREDICT, texts=["A masterpiece.", "Dull and far too long."]).result["rows"] == 2
 
 
 @pytest.mark.slow

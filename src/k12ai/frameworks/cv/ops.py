@@ -15,7 +15,7 @@ from k12ai.frameworks.cv.networks import Examples, Form
 from k12ai.frameworks.cv.pictures import Pictures
 from k12ai.frameworks.cv.schema import FILES, PRETRAINED
 from k12ai.frameworks.neural import examples, results, scores, storage
-from k12ai.frameworks.neural.checkpoints import Checkpoints, fingerprint, saving
+from k12ai.frameworks.neural.checkpoints import Checkpoints, saving
 from k12ai.frameworks.neural.fields import AUTO
 from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities, usual_device
 from k12ai.frameworks.neural.storage import Card
@@ -49,7 +49,7 @@ def train(params: Params) -> None:
     form = networks.form_of(params, is_grey=found.is_grey)
     network = networks.build(params, form, found.classes)
     source = Examples(found, form, params["augmentation"])
-    kept = _checkpoints(params, found)
+    kept = Checkpoints.of_training(params, found.sha256)
     usual = networks.USUAL_RATE_PRETRAINED if params["model"] == PRETRAINED else networks.USUAL_RATE
     loop = Loop(network, source, Plan.of(params["training"], seed, usual), machine, kept, "images")
     fitted = loop.fit(parts.train, parts.validation, resume=params["resume"])
@@ -82,17 +82,13 @@ def train(params: Params) -> None:
         best_epoch=fitted.best_epoch,
         resumed_at=fitted.resumed_at,
         images_per_s=fitted.per_s,
+        device=machine.device,
+        precision=machine.precision,
         parameters=sum(each.numel() for each in network.parameters()),
         **tested,
         **wrong,
         notes=notes.plain(),
     )
-
-
-def _checkpoints(params: Params, found: Pictures) -> Checkpoints:
-    """Return the checkpoints of a training; those of another one with the same name are not its own."""
-    of_training = {name: each for name, each in params.items() if name != "resume"}
-    return Checkpoints(params["save_as"], fingerprint({**of_training, "sha256": found.sha256}))
 
 
 def _wrong(

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import torch
@@ -49,6 +49,15 @@ class Checkpoints:
         self._folder = csvfile.inside(f"{FOLDER}/{name}")
         self._mark = mark
         self._state, self._best = self._folder / "state.safetensors", self._folder / "best.safetensors"
+
+    @classmethod
+    def of_training(cls, params: Mapping[str, Any], sha256: str) -> Self:
+        """Return those of a training; another one that saves its model under the same name has others.
+
+        ``sha256`` is that of its data.
+        """
+        marked = {name: each for name, each in params.items() if name != "resume"}
+        return cls(params["save_as"], fingerprint({**marked, "sha256": sha256}))
 
     def save(self, standing: Standing, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Save where the training stands. Raises `DataProblem` where the disk is full."""

@@ -90,6 +90,17 @@ class Machine:
         mixed = half if on_gpu and training["precision"] != "full" else "no"
         return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed))
 
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return str(self.accelerator.device.type)
+
+    @property
+    def precision(self) -> str:
+        """``bf16`` or ``fp16`` where it is mixed, else ``full``."""
+        mixed = self.accelerator.mixed_precision
+        return "full" if mixed == "no" else mixed
+
 
 def take_processors() -> None:
     """Calculate with as many threads as the task may use processors."""

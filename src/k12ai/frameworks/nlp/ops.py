@@ -11,7 +11,7 @@ from k12ai import report
 from k12ai.frameworks import csvfile
 from k12ai.frameworks.base import EVALUATE, PREDICT, TRAIN
 from k12ai.frameworks.neural import examples, results, scores, storage
-from k12ai.frameworks.neural.checkpoints import Checkpoints, fingerprint
+from k12ai.frameworks.neural.checkpoints import Checkpoints
 from k12ai.frameworks.neural.fields import AUTO
 from k12ai.frameworks.neural.loop import Loop, Machine, Plan, probabilities, usual_device
 from k12ai.frameworks.neural.storage import Card
@@ -50,7 +50,7 @@ def train(params: Params) -> None:
     form = networks.form_of(params, tokenizer)
     network = networks.build(params, form, found.classes)
     source = Examples(found.texts, found.labels, tokenizer, form)
-    kept = _checkpoints(params, found)
+    kept = Checkpoints.of_training(params, found.sha256)
     plan = Plan.of(params["training"], seed, networks.usual_rate(params))
     loop = Loop(network, source, plan, machine, kept, "texts")
     fitted = loop.fit(parts.train, parts.validation, resume=params["resume"])
@@ -82,6 +82,8 @@ def train(params: Params) -> None:
         best_epoch=fitted.best_epoch,
         resumed_at=fitted.resumed_at,
         texts_per_s=fitted.per_s,
+        device=machine.device,
+        precision=machine.precision,
         parameters=sum(each.numel() for each in network.parameters()),
         **tested,
         wrong=_wrong(found, parts.test, chances),
@@ -99,12 +101,6 @@ def _tokenizer(params: Params, found: Corpus, train: Sequence[int]) -> Tokenizer
     return networks.trained_tokenizer(
         [found.texts[place] for place in train], params["parameters"]["vocabulary"]
     )
-
-
-def _checkpoints(params: Params, found: Corpus) -> Checkpoints:
-    """Return the checkpoints of a training; those of another one with the same name are not its own."""
-    of_training = {name: each for name, each in params.items() if name != "resume"}
-    return Checkpoints(params["save_as"], fingerprint({**of_training, "sha256": found.sha256}))
 
 
 def _wrong(found: Corpus, places: Sequence[int], chances: torch.Tensor) -> list[dict[str, Any]]:
