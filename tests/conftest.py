@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require",
         action="append",
         default=[],
-        choices=["compiler", "consul", "docker", "english", "faketime", "images"],
+        choices=["compiler", "consul", "docker", "english", "faketime", "images", "torch-images"],
         help="fail, not skip, where this is absent",
     )
 
@@ -107,13 +107,15 @@ def _task_images(request: pytest.FixtureRequest, docker_host: str) -> dict[str, 
     wanted = {each.name: image_of(each) for each in frameworks}
     found = {name: image for name, image in wanted.items() if client.has_image(image)}
     client.close()
-    required = {PyFramework.name}
-    if "images" in request.config.getoption("--require"):  # those with PyTorch take minutes and gigabytes
-        required.add(MlFramework.name)
-    if missing := sorted(required - set(found)):
-        _absent(
-            request, "images", f"no {wanted[missing[0]]}; make it with: k12ai images build {' '.join(missing)}"
-        )
+    required = request.config.getoption("--require")
+    for option, names in (
+        ("images", (MlFramework.name, PyFramework.name)),
+        ("torch-images", (CvFramework.name, NlpFramework.name)),
+    ):
+        needed = [name for name in names if option in required or name == PyFramework.name]
+        if missing := [name for name in needed if name not in found]:
+            wants = f"no {wanted[missing[0]]}; make it with: k12ai images build {' '.join(missing)}"
+            _absent(request, option, wants)
     return found
 
 
