@@ -66,7 +66,7 @@ class Scale(NamedTuple):
     queue_waiting: int = 5_000
     fit_rows: int = 20_000
     fit_rounds: int = 5
-    epoch_steps: int = 100
+    epoch_rounds: int = 15
     arrivals_s: float = 60.0
     arrivals_floor_s: float = 10.0
     warm_up_requests: int = 2_000
@@ -95,7 +95,7 @@ QUICK = Scale(
     queue_waiting=1_000,
     fit_rows=2_000,
     fit_rounds=3,
-    epoch_steps=20,
+    epoch_rounds=3,
     arrivals_s=5.0,
     arrivals_floor_s=2.0,
 )

@@ -24,12 +24,13 @@ class Net(NamedTuple):
     says: str
     size: int
     width: int
+    steps: int
     at_most: float | None
 
 
 NETS = (
-    Net("a long step", 64, 24, 1.05),
-    Net("a short one", 16, 8, None),
+    Net("a long step", 64, 24, 25, 1.05),
+    Net("a short one", 16, 8, 200, None),
 )
 EPOCHS = tuple(
     f"step of a CNN ({net.says}), of an epoch through k12cv's loop with all it does, vs. plain PyTorch"
@@ -43,21 +44,21 @@ def epochs(bench: Bench) -> list[Row]:
         raise Skipped("PyTorch is not installed (extra 'cv')")
     rows = []
     for name, net in zip(EPOCHS, NETS, strict=True):
-        found = bench.run(fits, net, bench.scale.epoch_steps, bench.scale.fit_rounds)
+        found = bench.run(fits, net, bench.scale.epoch_rounds)
         rows.append(Row.of_rounds(name, "s", found.ours_s, found.alone_s, at_most=net.at_most))
     return rows
 
 
-def fits(net: Net, steps: int, rounds: int) -> Fits:
+def fits(net: Net, rounds: int) -> Fits:
     """Train for an epoch both ways, so many times; what is returned is a step's part of it."""
     found = Fits([], [])
-    pictures = _Pictures(net, steps * _BATCH + _VALIDATED)
+    pictures = _Pictures(net, net.steps * _BATCH + _VALIDATED)
     with _project():
         for turn in range(rounds + 1):
             alone_s, ours_s = _alone(pictures), _ours(pictures)
             if turn:  # the first warms up
-                found.alone_s.append(alone_s / steps)
-                found.ours_s.append(ours_s / steps)
+                found.alone_s.append(alone_s / net.steps)
+                found.ours_s.append(ours_s / net.steps)
     return found
 
 
