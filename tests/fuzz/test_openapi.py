@@ -16,6 +16,7 @@ from tests.support.server import Server
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 PHASES = "examples,coverage,fuzzing,stateful"
+SEEDS = int(os.environ.get("TORTURE_SEEDS", "5"))
 TRACES = ("Traceback", "request.failed", "deferred.failed")
 
 
@@ -71,7 +72,7 @@ def test_a_short_fuzz_gets_only_documented_answers(fuzzed: Server) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("seed", range(1, 1 + SEEDS))
 def test_a_long_fuzz_gets_only_documented_answers(
     fuzzed: Server, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
