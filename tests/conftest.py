@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["compiler", "consul", "docker", "english", "faketime", "images", "torch-images"],
         help="fail, not skip, where this is absent",
     )
+
+
+def pytest_configure() -> None:
+    """Let the programs of the tests hear Ctrl-C, which is ignored by what a shell runs in the background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

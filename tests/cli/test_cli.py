@@ -136,7 +136,11 @@ def test_watch_draws_again_and_ends_with_ctrl_c(server: Server) -> None:
     while drawn.count(b"K12AI") < 3 and time.monotonic() < deadline:
         time.sleep(0.1)
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(timeout=10) == 0
+    try:
+        assert watching.wait(timeout=10) == 0, drawn[-1000:]
+    finally:
+        watching.kill()
+        watching.wait()
     reader.join(timeout=5)
     os.close(controller)
     assert drawn.count(b"K12AI") >= 3
