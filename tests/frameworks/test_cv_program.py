@@ -140,6 +140,7 @@ def test_pictures_that_have_changed_since_the_training_are_not_mistaken_for_its_
     assert "changed since the training" in start(EVALUATE).error["en"]
 
 
+@pytest.mark.slow
 def test_a_small_resnet_is_trained_saved_and_fine_tuned(start: Start, project: Path) -> None:
     pytest.importorskip("transformers")
     colours(project / "colours")

@@ -72,8 +72,9 @@ def _client_of(
         client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("runtime", ["process", pytest.param("docker", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runtime", ["process", "docker"])
 @pytest.mark.parametrize("lesson", LESSONS, ids=[lesson.framework for lesson in LESSONS])
 def test_a_training_that_a_user_stopped_goes_on_with_the_next_start_and_is_evaluated_and_used(
     client_of: Callable[[str, str], Client], tmp_path: Path, lesson: Lesson, runtime: str

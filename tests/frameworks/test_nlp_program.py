@@ -89,6 +89,7 @@ def test_texts_in_two_languages_are_learnt_evaluated_and_predicted(start: Start,
         assert len(list(csv.reader(file))) == 81
 
 
+@pytest.mark.slow
 def test_a_small_transformer_is_trained_saved_and_fine_tuned(start: Start, project: Path) -> None:
     pytest.importorskip("transformers")
     reviews(project / "a.csv")
