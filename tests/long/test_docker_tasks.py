@@ -20,8 +20,10 @@ import httpx
 import psutil
 import pytest
 
+from k12ai.app import TIDY_S
 from k12ai.client import Client, ServerUnreachable
 from k12ai.failpoints import NAMES, VARIABLE
+from k12ai.runtimes.docker_tasks import STRAY_GRACE_S
 from k12ai.task import Task
 from tests.support.containers import Outsider
 from tests.support.engine import OwnDockerd
@@ -38,6 +40,8 @@ Record = Callable[[str, object], None]
 AWAY_S = 10
 RIGHT_S = 10
 ANSWER_S = 5
+# A stray container is given its grace, and is then found by the next round.
+STRAY_S = STRAY_GRACE_S + TIDY_S + 10
 GO = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.02)\n"
 TICKS = "import time\nfor n in range(10_000): print(n, flush=True); time.sleep(0.05)"
 
@@ -324,7 +328,7 @@ def test_an_engine_that_dies_again_and_again_while_tasks_start_leaves_nothing_th
         eventually(lambda: alive_programs(server.data_dir) == alive, within_s=20)
         for each in alive:
             assert client.stop_task(each, grace_s=5).state == "stopped"
-        eventually(lambda: outside.of_instance(server.data_dir) == {}, within_s=70)
+        eventually(lambda: outside.of_instance(server.data_dir) == {}, within_s=STRAY_S)
 
 
 def alive_programs(data_dir: Path) -> set[str]:
@@ -410,7 +414,7 @@ def test_a_full_disk_of_the_engine_is_a_start_that_fails_and_heals(
         heals = tasks.submit(client, "raise SystemExit(3)")
         assert eventually(lambda: ended(client, heals), within_s=30).exit_code == 3
         tasks.each_ran_at_most_once()
-        eventually(lambda: outsider.of_instance(server.data_dir) == {}, within_s=70)
+        eventually(lambda: outsider.of_instance(server.data_dir) == {}, within_s=STRAY_S)
     outsider.close()
 
 
@@ -581,7 +585,7 @@ def test_a_stop_at_any_moment_of_a_start_is_a_stop(
                 assert (found.state, found.reason) == ("stopped", "stopped_by_user")
                 assert not found.killed
                 ran += tasks.times_run(task_id)
-        eventually(lambda: outsider.of_instance(data_dir) == {}, within_s=70)
+        eventually(lambda: outsider.of_instance(data_dir) == {}, within_s=STRAY_S)
     tasks.each_ran_at_most_once()
     record_property("stops", 7 * 20)
     record_property("whose program had begun", ran)
