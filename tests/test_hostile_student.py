@@ -34,7 +34,7 @@ PROGRAM = (Path(__file__).parent / "support" / "hostile.py").read_text()
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 PROCESSES = 64
 # More than are listed, or may be put into a project.
-MANY = [20_000, pytest.param(300_000, marks=pytest.mark.slow)]
+MANY = [20_000, pytest.param(150_000, marks=pytest.mark.slow)]
 WALLS = {
     "sandbox (bubblewrap)": "sandbox",
     "a limit of the private /tmp (bubblewrap 0.7)": "limit of /tmp",
